@@ -1,0 +1,1 @@
+//! A PostgreSQL and a nats-server of one's own, started from what is installed.

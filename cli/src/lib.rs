@@ -1,0 +1,1 @@
+//! The autonomy command: local mode, dead letters, models.

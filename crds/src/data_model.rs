@@ -1,0 +1,315 @@
+//! The kind `DataModel`: business entities that become a PostgreSQL schema, an object API and a stream of changes.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::condition::{DeletionPolicy, ResourceStatus};
+
+/// Business entities that belong together: one PostgreSQL schema, one part of the object API, one stream of changes.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "autonomy.dev",
+    version = "v1alpha1",
+    kind = "DataModel",
+    plural = "datamodels",
+    shortname = "dm",
+    category = "autonomy",
+    namespaced,
+    status = "ResourceStatus",
+    doc = "Business entities that belong together: one PostgreSQL schema, one part of the object API, one stream of changes.",
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    validation = ("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 40", "metadata.name must be a DNS label of at most 40 characters that begins with a letter")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DataModelSpec {
+    /// The DataPlatform in this namespace that holds this model; `default` where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// What this model is about, for its users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Entities of other DataModels of the same platform that this one refers to or extends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub imports: Vec<Import>,
+    /// Value lists that attributes may use as their type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    pub enumerations: Vec<Enumeration>,
+    /// The business entities.
+    #[schemars(length(min = 1, max = 128))]
+    pub entities: Vec<Entity>,
+    /// What becomes of the schema and the stream when this resource is deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+    /// While true, the operator leaves this model as it is.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// Entities and enumerations taken from another DataModel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Import {
+    /// The other DataModel's name.
+    pub model: String,
+    /// The entities taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    pub entities: Vec<String>,
+    /// The enumerations taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    pub enumerations: Vec<String>,
+}
+
+/// A list of values that attributes may use as their type.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Enumeration {
+    /// Name in PascalCase, for example `SaleStatus`.
+    #[schemars(length(min = 1, max = 48))]
+    pub name: String,
+    /// What the values mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The values, in the order in which they sort. Adding values is safe; taking one away is not.
+    #[schemars(length(min = 1, max = 256))]
+    pub values: Vec<String>,
+}
+
+/// A business entity: a table, a set of paths in the object API, and three types of event.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = ("!has(self.key) || !has(self.partOf)", "a part has no key of its own: it lives in its owner"))]
+pub struct Entity {
+    /// Name in PascalCase, for example `LoyaltyAccrual`.
+    #[schemars(length(min = 1, max = 48))]
+    pub name: String,
+    /// Plural in PascalCase or camelCase, used in the API's paths; the name with `s` where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 56))]
+    pub plural: Option<String>,
+    /// What the entity means to the business.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// An abstract entity has no table: it lends its attributes and relationships to those that extend it.
+    #[serde(default, rename = "abstract")]
+    pub is_abstract: bool,
+    /// The entity (of this model or imported) whose attributes, relationships, parts and indexes this one takes over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extends: Option<String>,
+    /// The entity's attributes. `id`, `version`, `createdAt` and `updatedAt` are there without being declared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub attributes: Vec<Attribute>,
+    /// The natural key: attributes or relationships that together are unique, and by which objects can be upserted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub key: Vec<String>,
+    /// References to one object of another entity (or of the same).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub relationships: Vec<Relationship>,
+    /// Lists of smaller objects that live and die with this one, for example the lines of a sale.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub parts: Vec<Part>,
+    /// Marks this entity as the shape of a part: it has no table and no path of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_of: Option<String>,
+    /// Indexes beside those that keys and relationships bring.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub indexes: Vec<Index>,
+    /// Conditions that each object meets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub checks: Vec<Check>,
+    /// How the entity's events are addressed.
+    #[serde(default)]
+    pub events: EntityEvents,
+    /// The name this entity had before, so that a rename is a rename.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renamed_from: Option<String>,
+}
+
+/// An attribute of an entity.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = ("!has(self.scale) || has(self.precision)", "scale needs precision"))]
+#[x_kube(validation = ("!has(self.scale) || !has(self.precision) || self.scale <= self.precision", "scale can't be larger than precision"))]
+#[x_kube(validation = ("!has(self.minimum) || !has(self.maximum) || self.minimum <= self.maximum", "minimum can't be larger than maximum"))]
+#[x_kube(validation = ("!(has(self.precision) && self.type != 'decimal')", "precision is for type decimal"))]
+#[x_kube(validation = ("!(has(self.maxLength) && !(self.type in ['string', 'binary']))", "maxLength is for types string and binary"))]
+#[x_kube(validation = ("!(has(self.pattern) && self.type != 'string')", "pattern is for type string"))]
+pub struct Attribute {
+    /// Name in camelCase, for example `soldAt`.
+    #[schemars(length(min = 1, max = 56))]
+    pub name: String,
+    /// `string`, `uuid`, `integer`, `decimal`, `boolean`, `date`, `dateTime`, `json`, `binary`, or an enumeration's name.
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// What the attribute means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Whether each object must have a value.
+    #[serde(default)]
+    pub required: bool,
+    /// The value where a writer gives none, as JSON of the attribute's type. Decimals may be strings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_value")]
+    pub default: Option<serde_json::Value>,
+    /// Whether no two objects may have the same value.
+    #[serde(default)]
+    pub unique: bool,
+    /// The fewest characters of a string.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_length: Option<u32>,
+    /// The most characters of a string, or bytes of a binary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10485760))]
+    pub max_length: Option<u32>,
+    /// The digits of a decimal in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 38))]
+    pub precision: Option<u32>,
+    /// The digits of a decimal behind the point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 38))]
+    pub scale: Option<u32>,
+    /// A regular expression that the whole string matches (no look-around, no back-references).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub pattern: Option<String>,
+    /// The smallest number allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<i64>,
+    /// The largest number allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maximum: Option<i64>,
+    /// What kind of information this is, for example `personal`; policies can name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 48))]
+    pub classification: Option<String>,
+    /// The name this attribute had before, so that a rename is a rename.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renamed_from: Option<String>,
+}
+
+fn any_value(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// A reference to one object of an entity: a foreign key, and a member `{name}Id` in JSON.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Relationship {
+    /// Name in camelCase, for example `customer`; its member in JSON is `customerId`.
+    #[schemars(length(min = 1, max = 56))]
+    pub name: String,
+    /// The entity referred to, of this model or imported.
+    pub target: String,
+    /// What the reference means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Whether each object must refer to one.
+    #[serde(default)]
+    pub required: bool,
+    /// Whether no two objects may refer to the same one (one to one).
+    #[serde(default)]
+    pub unique: bool,
+    /// What happens when the object referred to is deleted.
+    #[serde(default)]
+    pub on_delete: OnDelete,
+}
+
+/// What happens to a reference when the object referred to is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnDelete {
+    /// The deletion is refused.
+    #[default]
+    Restrict,
+    /// The referring objects are deleted too.
+    Cascade,
+    /// The reference becomes null.
+    SetNull,
+}
+
+/// A list of part objects held by an entity.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Part {
+    /// Name of the list in camelCase, for example `lines`.
+    #[schemars(length(min = 1, max = 56))]
+    pub name: String,
+    /// The entity that gives the parts' shape; it says `partOf` this one.
+    pub entity: String,
+    /// The fewest parts an object has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_items: Option<u32>,
+    /// The most parts an object has; 10,000 where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100000))]
+    pub max_items: Option<u32>,
+}
+
+/// An index over attributes or relationships.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Index {
+    /// Attributes or relationships, in order.
+    #[schemars(length(min = 1, max = 16))]
+    pub attributes: Vec<String>,
+    /// Whether no two objects may agree in all of them.
+    #[serde(default)]
+    pub unique: bool,
+}
+
+/// A condition between two attributes of an object, kept by the database.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Check {
+    /// Name in camelCase, for example `balanced`; it is in the error.
+    #[schemars(length(min = 1, max = 40))]
+    pub name: String,
+    /// The attribute on the left.
+    pub attribute: String,
+    /// How the two are compared.
+    pub operator: CheckOperator,
+    /// The attribute on the right.
+    pub other: String,
+}
+
+/// How a check compares two attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum CheckOperator {
+    /// Both are equal.
+    Eq,
+    /// They differ.
+    Ne,
+    /// The left one is smaller.
+    Lt,
+    /// The left one is smaller or equal.
+    Lte,
+    /// The left one is larger.
+    Gt,
+    /// The left one is larger or equal.
+    Gte,
+}
+
+/// How an entity's events are addressed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EntityEvents {
+    /// The attribute (string, enumeration, integer or boolean) whose value is in the event's subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing: Option<String>,
+    /// The attribute or relationship whose equal values keep events in order with one another; the object's id where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition_key: Option<String>,
+}

@@ -1,0 +1,141 @@
+//! The kind `DataPlatform`: where data lives.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::condition::{DeletionPolicy, ResourceStatus};
+
+/// Where the data of a namespace's DataModels lives: one PostgreSQL database, one NATS system, one object API.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "autonomy.dev",
+    version = "v1alpha1",
+    kind = "DataPlatform",
+    plural = "dataplatforms",
+    shortname = "dp",
+    category = "autonomy",
+    namespaced,
+    status = "ResourceStatus",
+    doc = "Where the data of a namespace's DataModels lives: one PostgreSQL database, one NATS system, one object API.",
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    validation = ("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 40", "metadata.name must be a DNS label of at most 40 characters that begins with a letter")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DataPlatformSpec {
+    /// The PostgreSQL database. Left out in `autonomy local`, which starts one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgresql: Option<PostgresqlConnection>,
+    /// The NATS system. Left out in `autonomy local`, which starts one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats: Option<NatsConnection>,
+    /// How the object API is served.
+    #[serde(default)]
+    pub api: ApiSettings,
+    /// Defaults for the streams of this platform's DataModels.
+    #[serde(default)]
+    pub events: EventSettings,
+    /// What happens to the database and the streams when this resource is deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+    /// While true, the operator leaves everything as it is.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// A PostgreSQL database, and the Secret that opens it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PostgresqlConnection {
+    /// Where to read the connection URL (`postgres://user:password@host:port/database`).
+    pub url_from: SecretKeyReference,
+    /// The most WAL, in MiB, that the relay's replication slot may hold back before PostgreSQL gives the slot up and the
+    /// relay repairs its streams from a snapshot.
+    #[serde(default = "default_slot_limit")]
+    #[schemars(range(min = 64))]
+    pub max_slot_wal_keep_mebibytes: u32,
+}
+
+fn default_slot_limit() -> u32 {
+    4096
+}
+
+/// A NATS system with JetStream, and the Secret that opens it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NatsConnection {
+    /// Where to read the connection URL (`nats://user:password@host:port`).
+    pub url_from: SecretKeyReference,
+    /// The servers' `sync_interval`, as a Go duration. The relay counts an event as kept only when it is that old, since a NATS
+    /// server acknowledges before it syncs.
+    #[serde(default = "default_sync_interval")]
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
+    pub sync_interval: String,
+    /// How many servers hold each stream.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 1, max = 5))]
+    pub replicas: u8,
+}
+
+fn default_sync_interval() -> String {
+    "2m".to_owned()
+}
+
+fn default_replicas() -> u8 {
+    1
+}
+
+/// A key of a Secret in the same namespace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretKeyReference {
+    /// The Secret's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: String,
+    /// The key in the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// How the object API is served.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApiSettings {
+    /// How many API pods there are at least.
+    #[serde(default = "default_api_replicas")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub replicas: u32,
+    /// The largest request body in MiB.
+    #[serde(default = "default_body_limit")]
+    #[schemars(range(min = 1, max = 65536))]
+    pub max_body_mebibytes: u32,
+}
+
+fn default_api_replicas() -> u32 {
+    2
+}
+
+fn default_body_limit() -> u32 {
+    64
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self {
+            replicas: default_api_replicas(),
+            max_body_mebibytes: default_body_limit(),
+        }
+    }
+}
+
+/// Defaults for the streams of a platform's DataModels.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EventSettings {
+    /// How many days events are kept; for ever where this is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 36500))]
+    pub retention_days: Option<u32>,
+}

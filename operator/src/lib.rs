@@ -1,0 +1,1 @@
+//! Planner and apply: from the wanted model to PostgreSQL schemas and JetStream streams.

@@ -1,0 +1,1 @@
+//! What every role's process has alike: configuration, logs, health, metrics, and following the catalog.

@@ -1,0 +1,1 @@
+//! Change capture: from PostgreSQL's logical decoding to JetStream, each change exactly once.

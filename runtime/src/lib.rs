@@ -1,0 +1,1 @@
+//! The data plane: one binary, one subcommand a role.

@@ -1,0 +1,1 @@
+//! The queue-trigger pattern: triggers, caches, steps, retries, dead letters, tickets.
