@@ -1,0 +1,44 @@
+# The project's commands. `make` lists them.
+
+# Whatever is slow to build is kept outside the clone, keyed by what it is built from.
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/autonomy
+LOCK_KEY := $(shell cat Cargo.lock rust-toolchain.toml 2>/dev/null | cksum | cut -d' ' -f1)
+export CARGO_TARGET_DIR ?= $(CACHE)/target-$(LOCK_KEY)
+export CARGO_TERM_PROGRESS_WHEN ?= never
+BIN := $(CARGO_TARGET_DIR)/debug
+
+# Options of `make demo`.
+ONCE ?=
+SALES ?= 50000
+LISTEN ?= 127.0.0.1:8080
+DATA_DIR ?= .autonomy/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint crds clean
+
+help: ## List the commands
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: ## Install what is needed: PostgreSQL, nats-server (once, quietly)
+	@scripts/setup
+
+build: setup ## Build all binaries
+	@scripts/quietly "building (the first time takes some minutes)" cargo build --locked --workspace --bins
+
+demo: build ## Run the retail loyalty case and stay up; ONCE=1 ends with the summary, SALES=n sets its size
+	@$(BIN)/retail-loyalty demo $(if $(ONCE),--once) --sales $(SALES) --listen $(LISTEN) --data-dir $(DATA_DIR)
+
+test: build lint ## Run every check and every test, against real PostgreSQL and NATS
+	cargo test --locked --workspace --no-fail-fast
+
+lint: setup ## Check formatting, lints, licences and the generated CRDs
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	@scripts/cargo-deny check bans licenses sources
+	cargo run --locked -q -p autonomy-crds --bin crdgen -- --check
+
+crds: ## Write the CRDs into the chart
+	cargo run --locked -q -p autonomy-crds --bin crdgen
+
+clean: ## Remove the demo's data and this lock file's build folder
+	rm -rf .autonomy $(CARGO_TARGET_DIR)
