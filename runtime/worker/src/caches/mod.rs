@@ -1,0 +1,1 @@
+//! Objects held in memory, in sync with the stream.

@@ -1,0 +1,1 @@
+//! Retries that hold up no other event.
