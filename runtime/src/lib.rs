@@ -1,1 +1,56 @@
-//! The data plane: one binary, one subcommand a role.
+//! The data plane as a library: the command line of the binary `autonomy-runtime`, one subcommand a role.
+
+use autonomy_process::telemetry::LogOptions;
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+/// The data plane of Autonomy: one binary, one process a role.
+#[derive(Debug, Parser)]
+#[command(name = "autonomy-runtime", version)]
+pub struct Command {
+    /// How logs are written.
+    #[command(flatten)]
+    pub log: LogOptions,
+    /// The role of this process.
+    #[command(subcommand)]
+    pub role: Role,
+}
+
+/// A role of the data plane.
+#[derive(Debug, Subcommand)]
+pub enum Role {
+    /// Serves the object API.
+    Api(autonomy_api::Options),
+    /// Publishes every committed change to JetStream.
+    Relay(autonomy_relay::Options),
+    /// Runs one MicroService.
+    Worker(autonomy_worker::Options),
+}
+
+/// Why a role ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The object API.
+    #[error("the object API stopped")]
+    Api(#[from] autonomy_api::Error),
+    /// The relay.
+    #[error("the relay stopped")]
+    Relay(#[from] autonomy_relay::Error),
+    /// The worker.
+    #[error("the worker stopped")]
+    Worker(#[from] autonomy_worker::Error),
+}
+
+impl Role {
+    /// Runs the role until `stop`.
+    ///
+    /// # Errors
+    /// When the role can't start, or can't go on.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
+        match self {
+            Self::Api(options) => autonomy_api::run(options, stop).await.map_err(Error::from),
+            Self::Relay(options) => autonomy_relay::run(options, stop).await.map_err(Error::from),
+            Self::Worker(options) => autonomy_worker::run(options, stop).await.map_err(Error::from),
+        }
+    }
+}
