@@ -16,6 +16,7 @@ use crate::condition::{DeletionPolicy, ResourceStatus};
     shortname = "dm",
     category = "autonomy",
     namespaced,
+    derive = "PartialEq",
     status = "ResourceStatus",
     doc = "Business entities that belong together: one PostgreSQL schema, one part of the object API, one stream of changes.",
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,

@@ -16,6 +16,7 @@ use crate::condition::{DeletionPolicy, ResourceStatus};
     shortname = "dp",
     category = "autonomy",
     namespaced,
+    derive = "PartialEq",
     status = "ResourceStatus",
     doc = "Where the data of a namespace's DataModels lives: one PostgreSQL database, one NATS system, one object API.",
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,

@@ -19,6 +19,7 @@ use crate::data_platform::SecretKeyReference;
     shortname = "ms",
     category = "autonomy",
     namespaced,
+    derive = "PartialEq",
     status = "ResourceStatus",
     doc = "Business logic triggered by changes of objects or by files: caches, steps, retries, dead letters and tickets.",
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,

@@ -114,6 +114,110 @@ impl Entity {
     }
 }
 
+/// Names of constraints and indexes. Each is the table, what it is over, and its kind, joined by `__`: [`crate::names::snake_case`] never
+/// makes `__`, so none of them clashes with a table, a view or a type. Over-long ones end in a hash.
+impl Entity {
+    /// The primary key on `id`.
+    pub fn primary_key_name(&self) -> String {
+        self.constraint_name(&[], "pkey")
+    }
+
+    /// The unique constraint of the natural key.
+    pub fn key_name(&self) -> String {
+        self.constraint_name(&[], "key")
+    }
+
+    /// The unique constraint of a column that is `unique`.
+    pub fn unique_name(&self, column: &Column) -> String {
+        self.constraint_name(&[&column.name], "unique")
+    }
+
+    /// The foreign key of a relationship's column.
+    pub fn foreign_key_name(&self, column: &Column) -> String {
+        self.constraint_name(&[&column.name], "fkey")
+    }
+
+    /// The index of a relationship's column that is not `unique`.
+    pub fn foreign_key_index_name(&self, column: &Column) -> String {
+        self.constraint_name(&[&column.name], "idx")
+    }
+
+    /// The check that keeps a column's own limits (minimum, maximum, lengths, numbers of parts).
+    pub fn limits_name(&self, column: &Column) -> String {
+        self.constraint_name(&[&column.name], "limits")
+    }
+
+    /// What the database means by a constraint's or an index's name, in an error for example.
+    pub fn constraint(&self, name: &str) -> Option<Constraint<'_>> {
+        if name == self.primary_key_name() {
+            return Some(Constraint::PrimaryKey);
+        }
+        if !self.key.is_empty() && name == self.key_name() {
+            return Some(Constraint::Key);
+        }
+        let of_column = self.columns.iter().find_map(|column| {
+            if name == self.unique_name(column) {
+                Some(Constraint::Unique(column))
+            } else if name == self.foreign_key_name(column) {
+                Some(Constraint::ForeignKey(column))
+            } else if name == self.limits_name(column) {
+                Some(Constraint::Limits(column))
+            } else {
+                None
+            }
+        });
+        of_column
+            .or_else(|| self.indexes.iter().find(|index| index.name == name).map(Constraint::Index))
+            .or_else(|| self.checks.iter().find(|check| check.name == name).map(Constraint::Check))
+    }
+
+    pub(crate) fn constraint_name(&self, over: &[&str], kind: &str) -> String {
+        constraint_name(&self.table, over, kind)
+    }
+}
+
+pub(crate) fn constraint_name(table: &str, over: &[&str], kind: &str) -> String {
+    let mut name = table.to_owned();
+    for part in over.iter().chain([&kind]) {
+        name.push_str("__");
+        name.push_str(part);
+    }
+    crate::names::shortened(name)
+}
+
+/// What a constraint's name stands for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Constraint<'a> {
+    /// The primary key on `id`.
+    PrimaryKey,
+    /// The natural key.
+    Key,
+    /// A unique column.
+    Unique(&'a Column),
+    /// A relationship's foreign key.
+    ForeignKey(&'a Column),
+    /// A column's own limits.
+    Limits(&'a Column),
+    /// A declared index (violated only where it is unique).
+    Index(&'a Index),
+    /// A declared check.
+    Check(&'a Check),
+}
+
+/// The column of a part's view that holds the place in its owner's list, from 0.
+pub const PART_POSITION_COLUMN: &str = "part_position";
+
+impl PartShape {
+    /// The column of the part's view that holds the owner's id: `sale_id` for parts of `sale`.
+    pub fn owner_column(&self, owner: &Entity) -> String {
+        part_owner_column(&owner.table)
+    }
+}
+
+pub(crate) fn part_owner_column(table: &str) -> String {
+    crate::names::shortened(format!("{table}_id"))
+}
+
 /// An entity of some model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
