@@ -1,0 +1,178 @@
+//! A nats-server with JetStream.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::child::Child;
+use crate::log_file::LogFile;
+use crate::{ServerError, find, folder, free_port};
+
+const SERVER: &str = "nats-server";
+// JetStream reads its stores before it answers.
+const READY_SECONDS: u64 = 120;
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+const USER: &str = "autonomy";
+const PORT_TRIES: u32 = 5;
+
+/// How a nats-server is started.
+#[derive(Clone, Debug)]
+pub struct NatsOptions {
+    /// The folder of its streams, configuration, password and log; made where it is not there.
+    pub store_dir: PathBuf,
+    /// The port on 127.0.0.1; a free one where none is given.
+    pub port: Option<u16>,
+    /// How often JetStream syncs its files: what was acknowledged longer ago is on disk.
+    pub sync_interval: Duration,
+}
+
+impl NatsOptions {
+    /// In that folder, on a free port, synced every second.
+    pub fn new(store_dir: impl Into<PathBuf>) -> Self {
+        Self { store_dir: store_dir.into(), port: None, sync_interval: Duration::from_secs(1) }
+    }
+}
+
+impl Default for NatsOptions {
+    fn default() -> Self {
+        Self::new("")
+    }
+}
+
+/// A running nats-server. Dropping it kills it.
+pub struct Nats {
+    child: Child,
+    port: u16,
+    password: String,
+    log: LogFile,
+}
+
+impl fmt::Debug for Nats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nats").field("port", &self.port).field("pid", &self.pid()).finish_non_exhaustive()
+    }
+}
+
+impl Nats {
+    /// Starts it and waits until JetStream answers.
+    ///
+    /// # Errors
+    /// When no binary is found, the folder can't be used, or the server does not come up (with the end of its log).
+    pub async fn start(options: NatsOptions) -> Result<Self, ServerError> {
+        let program = find::nats_server()?;
+        folder::create(&options.store_dir, 0o755)?;
+        let store = folder::absolute(&options.store_dir)?;
+        let password = folder::secret(&store.join("password"))?;
+        let log = LogFile::new(store.join("nats-server.log"));
+        let configuration = store.join("nats-server.conf");
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let port = options.port.map_or_else(free_port, Ok)?;
+            folder::write_private(&configuration, &configuration_text(&store, port, &password, options.sync_interval))?;
+            let (child, from) = spawn(&program, &configuration, &log)?;
+            let server = Self { child, port, password: password.clone(), log: log.clone() };
+            match server.ready(from).await {
+                Err(ServerError::Ended { tail, .. })
+                    if options.port.is_none() && tries < PORT_TRIES && tail.contains("address already in use") => {}
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(server),
+            }
+        }
+    }
+
+    async fn ready(&self, log_from: u64) -> Result<(), ServerError> {
+        let begun = Instant::now();
+        let mut last = String::new();
+        while begun.elapsed().as_secs() < READY_SECONDS {
+            if let Some(status) = self.child.exited() {
+                let tail = self.log.tail(log_from);
+                return Err(ServerError::Ended { server: SERVER, status, log: self.log.path().to_owned(), tail });
+            }
+            match tokio::time::timeout(Duration::from_secs(2), self.probe()).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = "no answer".to_owned(),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let tail = self.log.tail(log_from);
+        Err(ServerError::NotReady { server: SERVER, seconds: READY_SECONDS, last, log: self.log.path().to_owned(), tail })
+    }
+
+    async fn probe(&self) -> Result<(), String> {
+        let client = async_nats::connect(self.url()).await.map_err(|error| error.to_string())?;
+        async_nats::jetstream::new(client).query_account().await.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// The URL for clients, with user and password: a secret.
+    pub fn url(&self) -> String {
+        format!("nats://{USER}:{}@127.0.0.1:{}", self.password, self.port)
+    }
+
+    /// The port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    /// Its log file.
+    pub fn log(&self) -> &Path {
+        self.log.path()
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub async fn stop(&self) -> ExitStatus {
+        self.child.stop(Signal::SIGTERM, STOP_PATIENCE).await
+    }
+
+    /// Kills it (SIGKILL) without waiting.
+    pub fn kill(&self) {
+        self.child.signal(Signal::SIGKILL);
+    }
+
+    /// Waits for its end, whatever ends it.
+    pub async fn wait_exit(&self) -> ExitStatus {
+        self.child.wait_exit().await
+    }
+}
+
+fn spawn(program: &Path, configuration: &Path, log: &LogFile) -> Result<(Child, u64), ServerError> {
+    let (output, from) = log.open()?;
+    let doing = || format!("start {}", program.display());
+    let errors = output.try_clone().map_err(|source| ServerError::System { doing: doing(), source })?;
+    let mut command = Command::new(program);
+    command.arg("--config").arg(configuration).stdin(Stdio::null()).stdout(output).stderr(errors);
+    own_process_group(&mut command);
+    let child = Child::spawn(command, Signal::SIGKILL).map_err(|source| ServerError::System { doing: doing(), source })?;
+    Ok((child, from))
+}
+
+// Ctrl-C in a terminal goes to the whole process group; servers are stopped by us, in order.
+pub(crate) fn own_process_group(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    command.process_group(0);
+}
+
+fn configuration_text(store: &Path, port: u16, password: &str, sync_interval: Duration) -> String {
+    // A JSON string is a valid string of the configuration language too; paths need the quoting.
+    format!(
+        "# Written by autonomy at each start.\n\
+         host: \"127.0.0.1\"\n\
+         port: {port}\n\
+         server_name: \"autonomy\"\n\
+         max_payload: 8388608\n\
+         max_pending: 67108864\n\
+         authorization {{ user: \"{USER}\", password: \"{password}\" }}\n\
+         jetstream {{\n  store_dir: {store:?}\n  sync_interval: \"{milliseconds}ms\"\n}}\n",
+        store = store.display().to_string(),
+        milliseconds = sync_interval.as_millis().max(1),
+    )
+}
