@@ -100,7 +100,8 @@ pub struct Entity {
     /// An abstract entity has no table: it lends its attributes and relationships to those that extend it.
     #[serde(default, rename = "abstract")]
     pub is_abstract: bool,
-    /// The entity (of this model or imported) whose attributes, relationships, parts and indexes this one takes over.
+    /// The entity (of this model or imported) whose attributes, relationships, parts, indexes and checks this one takes over; its key and
+    /// its events' addresses too, where this one has none of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extends: Option<String>,
     /// The entity's attributes. `id`, `version`, `createdAt` and `updatedAt` are there without being declared.
@@ -226,6 +227,10 @@ pub struct Relationship {
     /// What happens when the object referred to is deleted.
     #[serde(default)]
     pub on_delete: OnDelete,
+    /// The name this relationship had before, so that a rename is a rename.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 56))]
+    pub renamed_from: Option<String>,
 }
 
 /// What happens to a reference when the object referred to is deleted.
@@ -249,6 +254,9 @@ pub struct Part {
     pub name: String,
     /// The entity that gives the parts' shape; it says `partOf` this one.
     pub entity: String,
+    /// What the list means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     /// The fewest parts an object has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_items: Option<u32>,
@@ -256,6 +264,10 @@ pub struct Part {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100000))]
     pub max_items: Option<u32>,
+    /// The name this list had before, so that a rename is a rename.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 56))]
+    pub renamed_from: Option<String>,
 }
 
 /// An index over attributes or relationships.

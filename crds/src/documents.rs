@@ -54,8 +54,7 @@ pub fn parse(source: &str, text: &str) -> Result<Vec<Resource>, Vec<DocumentErro
         path: String::new(),
         message,
     };
-    let values: Vec<serde_json::Value> =
-        serde_saphyr::from_multiple(text).map_err(|cause| vec![error(1, cause.to_string())])?;
+    let values: Vec<serde_json::Value> = serde_saphyr::from_multiple(text).map_err(|cause| vec![error(1, cause.to_string())])?;
     let mut resources = Vec::new();
     let mut errors = Vec::new();
     for (index, value) in values.into_iter().enumerate() {

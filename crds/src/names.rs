@@ -98,3 +98,21 @@ pub fn shortened(identifier: String) -> String {
     }
     format!("{}_{hash:016x}", &identifier[..end])
 }
+
+/// The object API's query parameters: no attribute may take their names, since `attr=value` is a filter.
+pub const QUERY_PARAMETERS: [&str; 8] = ["limit", "cursor", "offset", "sort", "fields", "count", "embed", "filter"];
+
+/// Whether the object API has a query parameter of that name.
+pub fn is_query_parameter(name: &str) -> bool {
+    QUERY_PARAMETERS.contains(&name) || matches!(name, "onError" | "onConflict")
+}
+
+/// Whether every object has that member (`id`, `version`, `createdAt`, `updatedAt`).
+pub fn is_system_member(member: &str) -> bool {
+    crate::resolved::SYSTEM_COLUMNS.iter().any(|(_, system)| *system == member)
+}
+
+/// Whether an entity's attribute or relationship can't have that name, whatever its model.
+pub fn is_reserved_member(member: &str) -> bool {
+    is_system_member(member) || is_query_parameter(member) || member == "before"
+}

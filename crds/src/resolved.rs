@@ -219,7 +219,7 @@ pub(crate) fn part_owner_column(table: &str) -> String {
 }
 
 /// An entity of some model.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EntityReference {
     /// The DataModel's name.
@@ -412,9 +412,5 @@ pub struct Check {
 }
 
 /// The system columns, in JSON order: column and member.
-pub const SYSTEM_COLUMNS: [(&str, &str); 4] = [
-    ("id", "id"),
-    ("version", "version"),
-    ("created_at", "createdAt"),
-    ("updated_at", "updatedAt"),
-];
+pub const SYSTEM_COLUMNS: [(&str, &str); 4] =
+    [("id", "id"), ("version", "version"), ("created_at", "createdAt"), ("updated_at", "updatedAt")];
