@@ -33,8 +33,41 @@ impl From<sonic_rs::Error> for JsonError {
 
 /// Reads any JSON value.
 pub(super) fn read(json: &[u8]) -> Result<Value, JsonError> {
-    let value: LazyValue<'_> = sonic_rs::from_slice(json)?;
-    read_value(&value, 0)
+    read_value(&parse(json)?, 0)
+}
+
+// Checks the whole text; values are then read from its parts.
+fn parse(json: &[u8]) -> Result<LazyValue<'_>, JsonError> {
+    // Looked at first: the parser itself descends as deep as the text does.
+    if nesting(json) > MAX_DEPTH {
+        return Err(JsonError::TooDeep);
+    }
+    Ok(sonic_rs::from_slice(json)?)
+}
+
+fn nesting(json: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0usize, 0);
+    let mut bytes = json.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => {
+                while let Some(byte) = bytes.next() {
+                    match byte {
+                        b'"' => break,
+                        b'\\' => drop(bytes.next()),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    deepest
 }
 
 fn read_value(value: &LazyValue<'_>, depth: usize) -> Result<Value, JsonError> {
@@ -181,7 +214,7 @@ impl ObjectReader {
     /// # Errors
     /// When the text is not a JSON object.
     pub fn read(&self, json: &[u8]) -> Result<Value, JsonError> {
-        let value: LazyValue<'_> = sonic_rs::from_slice(json)?;
+        let value = parse(json)?;
         Ok(self.reader.read(value.as_raw_str(), None)?.0)
     }
 
@@ -190,7 +223,7 @@ impl ObjectReader {
     /// # Errors
     /// When the data is not a JSON object.
     pub fn read_event(&self, data: &[u8]) -> Result<(Value, Value), JsonError> {
-        let value: LazyValue<'_> = sonic_rs::from_slice(data)?;
+        let value = parse(data)?;
         let (object, before) = self.reader.read(value.as_raw_str(), Some("before"))?;
         let before = match before {
             Some(before) if before.as_raw_str().starts_with('{') => self.reader.read(before.as_raw_str(), None)?.0,
