@@ -1,0 +1,191 @@
+//! What a database has beside the models: the schema `autonomy` with its tables and functions, the roles of API and relay, the publication.
+
+use std::fmt;
+use std::time::Duration;
+
+use autonomy_crds::names::quote_identifier;
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+
+use crate::scram;
+use crate::sql::{API_ROLE, PUBLICATION, RELAY_ROLE, quote_literal};
+
+/// The advisory lock under which everything here changes a database.
+pub(crate) const ADVISORY_LOCK: i64 = 0x6175_746f_6e6f_6d79;
+// Roles belong to the whole server, where no advisory lock of one database keeps others off them.
+const TRIES: u32 = 20;
+
+/// The passwords of the platform's own roles.
+#[derive(Clone)]
+pub struct PrepareSettings {
+    /// The password of `autonomy_api`; printable ASCII.
+    pub api_password: String,
+    /// The password of `autonomy_relay`; printable ASCII.
+    pub relay_password: String,
+}
+
+impl fmt::Debug for PrepareSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrepareSettings").finish_non_exhaustive()
+    }
+}
+
+/// Why a database can't be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// A password has characters that would need SASLprep.
+    #[error("the password of role {0} must be of one or more printable ASCII characters")]
+    Password(&'static str),
+    /// The server does not write the log that change capture reads.
+    #[error("PostgreSQL runs with wal_level={0}; the relay needs wal_level=logical: set it in postgresql.conf and restart the server")]
+    WalLevel(String),
+    /// The server is too old.
+    #[error("PostgreSQL is of version {0}; 14 or newer is needed")]
+    Version(String),
+    /// The database refused.
+    #[error("the schema autonomy can't be made in the database; the role used must be a superuser or own the database and make roles")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Prepares a database; may be repeated at any time, and changes the roles' passwords to those given.
+///
+/// # Errors
+/// When a password is not usable, the server is not fit for change capture, or a statement fails.
+pub async fn prepare(admin: &PgPool, settings: &PrepareSettings) -> Result<(), PrepareError> {
+    for (role, password) in [(API_ROLE, &settings.api_password), (RELAY_ROLE, &settings.relay_password)] {
+        if password.is_empty() || !password.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            return Err(PrepareError::Password(role));
+        }
+    }
+    check_server(admin).await?;
+    let statements = [SCHEMA.to_owned(), roles(settings)].concat();
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match run(admin, &statements).await {
+            Err(error) if tries < TRIES && concurrent_change(&error) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            outcome => return Ok(outcome?),
+        }
+    }
+}
+
+async fn check_server(admin: &PgPool) -> Result<(), PrepareError> {
+    let (version, text, wal_level): (i32, String, String) = sqlx::query_as(
+        "SELECT current_setting('server_version_num')::int, current_setting('server_version'), current_setting('wal_level')",
+    )
+    .fetch_one(admin)
+    .await?;
+    if version < 140_000 {
+        return Err(PrepareError::Version(text));
+    }
+    if wal_level != "logical" {
+        return Err(PrepareError::WalLevel(wal_level));
+    }
+    Ok(())
+}
+
+async fn run(admin: &PgPool, statements: &str) -> Result<(), sqlx::Error> {
+    let mut transaction = admin.begin().await?;
+    lock(&mut transaction).await?;
+    sqlx::raw_sql("SET LOCAL standard_conforming_strings = on; SET LOCAL client_min_messages = warning").execute(&mut *transaction).await?;
+    sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(&mut *transaction).await?;
+    let database: String = sqlx::query_scalar("SELECT current_database()::text").fetch_one(&mut *transaction).await?;
+    let grant = format!("GRANT CONNECT, TEMPORARY ON DATABASE {} TO {API_ROLE}, {RELAY_ROLE}", quote_identifier(&database));
+    sqlx::raw_sql(AssertSqlSafe(grant)).execute(&mut *transaction).await?;
+    transaction.commit().await
+}
+
+/// Takes the operator's lock until the transaction ends.
+pub(crate) async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(ADVISORY_LOCK).execute(connection).await?;
+    Ok(())
+}
+
+/// Whether a statement failed only because another one changed the same role at the same time.
+pub(crate) fn concurrent_change(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    let code = error.code();
+    code.as_deref() == Some("XX000") && error.message().contains("concurrently")
+        // Two transactions that made the same role.
+        || code.as_deref() == Some("23505") && error.constraint().is_some_and(|name| name.starts_with("pg_auth"))
+}
+
+// Both roles read and write values in the one text form that the platform knows.
+fn roles(settings: &PrepareSettings) -> String {
+    let mut sql = String::new();
+    for (role, attributes, password) in
+        [(API_ROLE, "LOGIN", &settings.api_password), (RELAY_ROLE, "LOGIN REPLICATION", &settings.relay_password)]
+    {
+        let verifier = quote_literal(&scram::verifier(password));
+        sql.push_str(&format!(
+            "DO $autonomy$ BEGIN CREATE ROLE {role}; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $autonomy$;\n\
+             ALTER ROLE {role} {attributes} PASSWORD {verifier};\n\
+             ALTER ROLE {role} SET timezone = 'UTC';\n\
+             ALTER ROLE {role} SET datestyle = 'ISO';\n\
+             ALTER ROLE {role} SET bytea_output = 'hex';\n\
+             GRANT USAGE ON SCHEMA autonomy TO {role};\n\
+             GRANT SELECT ON autonomy.catalog TO {role};\n"
+        ));
+    }
+    sql.push_str(&format!(
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON autonomy.idempotency TO {API_ROLE};\n\
+         GRANT SELECT, INSERT, UPDATE, DELETE ON autonomy.relay_stream TO {RELAY_ROLE};\n\
+         DO $autonomy$ BEGIN\n\
+           IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = '{PUBLICATION}') THEN\n\
+             CREATE PUBLICATION {PUBLICATION} FOR TABLE autonomy.catalog;\n\
+           END IF;\n\
+         END $autonomy$;\n"
+    ));
+    sql
+}
+
+const SCHEMA: &str = r"
+CREATE SCHEMA IF NOT EXISTS autonomy;
+
+CREATE TABLE IF NOT EXISTS autonomy.catalog (
+  model text PRIMARY KEY,
+  namespace text NOT NULL,
+  revision bigint NOT NULL,
+  resolved jsonb NOT NULL,
+  sha256 text NOT NULL,
+  applied_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE autonomy.catalog IS 'The models as they are served, changed in the transaction that changes their tables';
+
+CREATE TABLE IF NOT EXISTS autonomy.idempotency (
+  key_hash bytea PRIMARY KEY,
+  request_hash bytea,
+  status int,
+  response jsonb,
+  created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX IF NOT EXISTS idempotency_created_at ON autonomy.idempotency USING brin (created_at);
+COMMENT ON TABLE autonomy.idempotency IS 'Idempotency keys (sha256) with the answers given';
+
+CREATE TABLE IF NOT EXISTS autonomy.relay_stream (
+  stream text PRIMARY KEY,
+  last_sequence bigint,
+  last_position text,
+  state text,
+  updated_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE autonomy.relay_stream IS 'How far each JetStream stream is known to hold the changes';
+
+CREATE OR REPLACE FUNCTION autonomy.touch() RETURNS trigger LANGUAGE plpgsql AS $function$
+BEGIN
+  IF NEW.id <> OLD.id THEN
+    RAISE EXCEPTION 'the id of an object of % can not change', TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation';
+  END IF;
+  NEW.version := OLD.version + 1;
+  NEW.created_at := OLD.created_at;
+  NEW.updated_at := now();
+  RETURN NEW;
+END $function$;
+
+CREATE OR REPLACE FUNCTION autonomy.refuse_truncate() RETURNS trigger LANGUAGE plpgsql AS $function$
+BEGIN
+  RAISE EXCEPTION 'TRUNCATE of % would leave no events of what is gone; use DELETE', TG_TABLE_NAME USING ERRCODE = 'feature_not_supported';
+END $function$;
+
+";
