@@ -104,8 +104,17 @@ impl Nats {
     }
 
     async fn probe(&self) -> Result<(), String> {
-        let client = async_nats::connect(self.url()).await.map_err(|error| error.to_string())?;
+        let client = self.connect().await.map_err(|error| error.to_string())?;
         async_nats::jetstream::new(client).query_account().await.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// A client of it.
+    ///
+    /// # Errors
+    /// When it can't be reached.
+    pub async fn connect(&self) -> Result<async_nats::Client, async_nats::ConnectError> {
+        let options = async_nats::ConnectOptions::with_user_and_password(USER.to_owned(), self.password.clone());
+        options.connect(format!("nats://127.0.0.1:{}", self.port)).await
     }
 
     /// The URL for clients, with user and password: a secret.

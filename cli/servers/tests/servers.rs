@@ -53,7 +53,7 @@ async fn nats_keeps_its_streams_through_a_kill_and_a_stop() {
     let folder = tempfile::tempdir().unwrap();
     let options = NatsOptions { sync_interval: Duration::from_millis(100), ..NatsOptions::new(folder.path().join("nats server")) };
     let server = Nats::start(options.clone()).await.unwrap();
-    let jetstream = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let jetstream = async_nats::jetstream::new(server.connect().await.unwrap());
     let config =
         async_nats::jetstream::stream::Config { name: "KEPT".to_owned(), subjects: vec!["kept.>".to_owned()], ..Default::default() };
     jetstream.create_stream(config).await.unwrap();
@@ -68,7 +68,7 @@ async fn nats_keeps_its_streams_through_a_kill_and_a_stop() {
     server.stop().await;
 
     let server = Nats::start(options).await.unwrap();
-    let jetstream = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let jetstream = async_nats::jetstream::new(server.connect().await.unwrap());
     let mut stream = jetstream.get_stream("KEPT").await.unwrap();
     assert_eq!(stream.info().await.unwrap().state.messages, 2);
     let anonymous = format!("nats://127.0.0.1:{}", server.port());

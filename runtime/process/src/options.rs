@@ -55,6 +55,42 @@ pub struct NatsOptions {
     pub nats_sync_interval: Duration,
 }
 
+/// A NATS URL that can't be used, or a server that can't be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum NatsConnectError {
+    /// The URL is none.
+    #[error("AUTONOMY_NATS_URL is not a NATS connection URL")]
+    Url(#[source] std::io::Error),
+    /// No connection.
+    #[error("can't connect to NATS")]
+    Connect(#[from] async_nats::ConnectError),
+}
+
+/// Options of a connection with the user and password (or the token) that stand in the URL, which async-nats does not use by itself.
+///
+/// # Errors
+/// When the URL is none.
+pub fn nats_connect_options(url: &str) -> Result<async_nats::ConnectOptions, NatsConnectError> {
+    let address: async_nats::ServerAddr = url.parse().map_err(NatsConnectError::Url)?;
+    let options = async_nats::ConnectOptions::new();
+    Ok(match (address.username(), address.password()) {
+        (Some(user), Some(password)) => options.user_and_password(user.to_owned(), password.to_owned()),
+        (Some(token), None) => options.token(token.to_owned()),
+        _ => options,
+    })
+}
+
+impl NatsOptions {
+    /// Connects; `name` is shown in the server's list of connections. Where the server is away, later or from the start, it keeps trying.
+    ///
+    /// # Errors
+    /// When the URL is none.
+    pub async fn connect(&self, name: &str) -> Result<async_nats::Client, NatsConnectError> {
+        let options = nats_connect_options(&self.nats_url)?.name(name).retry_on_initial_connect();
+        Ok(options.connect(&self.nats_url).await?)
+    }
+}
+
 impl std::fmt::Debug for NatsOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NatsOptions").field("nats_sync_interval", &self.nats_sync_interval).finish_non_exhaustive()
