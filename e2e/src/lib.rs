@@ -1,1 +1,55 @@
-//! Tests of whole flows.
+//! What the tests of whole flows share: the binaries under test, and local mode as a child process.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+
+/// What `autonomy local` writes to `local.json` in its data folder; the part of it that tests need.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalState {
+    /// The object API's address, `http://…`.
+    pub api: String,
+    /// Every process of the platform that runs now.
+    pub processes: Vec<LocalProcess>,
+}
+
+/// A process of local mode.
+#[derive(Clone, Debug, Deserialize)]
+pub struct LocalProcess {
+    /// `api`, `relay`, `worker/{service}`, `nats-server` or `postgresql`.
+    pub name: String,
+    /// Its process id.
+    pub pid: i32,
+}
+
+impl LocalState {
+    /// The state of local mode in `data_dir`; `None` until it is written.
+    pub fn read(data_dir: &Path) -> Option<Self> {
+        let text = std::fs::read(data_dir.join("local.json")).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+}
+
+/// The project's root folder.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+/// A binary of the workspace, built once a test process from the same profile as the tests, so that a test never runs against a stale one.
+///
+/// # Panics
+/// When it can't be built.
+pub fn binary(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let folder = BUILT.get_or_init(|| {
+        let status = Command::new(env!("CARGO")).args(["build", "--quiet", "--workspace", "--bins"]).current_dir(root()).status();
+        assert!(status.is_ok_and(|status| status.success()), "the workspace's binaries can't be built");
+        // …/target/debug/deps/{test} → …/target/debug
+        let test = std::env::current_exe().unwrap_or_default();
+        test.ancestors().nth(2).map(Path::to_path_buf).unwrap_or_default()
+    });
+    folder.join(name)
+}
