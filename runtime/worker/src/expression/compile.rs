@@ -84,6 +84,42 @@ pub(super) struct Loop {
     pub(super) body: Node,
 }
 
+impl Node {
+    // Notes the members used of a variable; false where it is used as a whole.
+    pub(super) fn members_of(&self, variable: usize, members: &mut Vec<String>) -> bool {
+        if let Node::Member { of, name, .. } | Node::Has { of, name } = self
+            && matches!(**of, Node::Variable(place) if place == variable)
+        {
+            if !members.iter().any(|own| **own == **name) {
+                members.push(name.to_string());
+            }
+            return true;
+        }
+        match self {
+            Node::Constant(_) | Node::Local(_) => true,
+            Node::Variable(place) => *place != variable,
+            Node::Member { of, .. } | Node::Has { of, .. } | Node::Not(of) | Node::Negate(of) => of.members_of(variable, members),
+            Node::Index { of: a, index: b, .. }
+            | Node::And(a, b)
+            | Node::Or(a, b)
+            | Node::Default(a, b)
+            | Node::Binary { left: a, right: b, .. } => a.members_of(variable, members) && b.members_of(variable, members),
+            Node::Conditional { condition, yes, no } => [condition, yes, no].iter().all(|node| node.members_of(variable, members)),
+            Node::List(nodes) | Node::Object { values: nodes, .. } | Node::Call { arguments: nodes, .. } => {
+                nodes.iter().all(|node| node.members_of(variable, members))
+            }
+            Node::Map(entries) => {
+                entries.iter().all(|(name, value)| name.members_of(variable, members) && value.members_of(variable, members))
+            }
+            Node::Loop(looping) => {
+                looping.over.members_of(variable, members)
+                    && looping.condition.as_ref().is_none_or(|condition| condition.members_of(variable, members))
+                    && looping.body.members_of(variable, members)
+            }
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LoopKind {
     All,

@@ -34,6 +34,17 @@ impl EvaluationError {
         Self { message, absent: true }
     }
 
+    /// An error told in these words.
+    pub(crate) fn told(message: impl Into<String>) -> Self {
+        Self::new(message)
+    }
+
+    /// The error, for the element at this place.
+    pub(crate) fn at_item(mut self, index: usize) -> Self {
+        self.message = format!("element {index}: {}", self.message);
+        self
+    }
+
     pub(super) fn within(mut self, source: &str) -> Self {
         let source: String = source.split_whitespace().collect::<Vec<_>>().join(" ");
         let shown: String = source.chars().take(120).collect();

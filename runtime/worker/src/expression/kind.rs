@@ -88,7 +88,7 @@ impl Kind {
     }
 
     // Whether nothing is known that speaks against a value of this kind being used as that one.
-    pub(super) fn may_be(&self, wanted: &Self) -> bool {
+    pub(crate) fn may_be(&self, wanted: &Self) -> bool {
         match (self, wanted) {
             (Self::Any | Self::Null, _) | (_, Self::Any | Self::Null) => true,
             (Self::List(_), Self::List(_)) | (Self::Object(_), Self::Object(_)) => true,

@@ -42,6 +42,17 @@ impl Expression {
         &self.kind
     }
 
+    /// Whether nothing speaks against its value being of this kind.
+    pub fn may_be(&self, wanted: &Kind) -> bool {
+        self.kind.may_be(wanted)
+    }
+
+    /// The members that it uses of the variable at that place; `None` where it takes the variable as a whole.
+    pub fn members_of(&self, variable: usize) -> Option<Vec<String>> {
+        let mut members = Vec::new();
+        self.node.members_of(variable, &mut members).then_some(members)
+    }
+
     /// The value, where the expression is a plain literal.
     pub fn constant(&self) -> Option<&Value> {
         match &self.node {

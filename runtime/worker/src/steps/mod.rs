@@ -1,10 +1,15 @@
 //! Running a service's steps for one input: what comes out is what is to be written, and nothing is written here.
 
+mod compile;
+mod object;
+mod run;
+
 use std::time::Duration;
 
-use crate::expression::Value;
-use crate::http_call::HttpCaller;
-use crate::service::CompiledService;
+use crate::expression::{Kind, Object, Shape, Value};
+
+pub(crate) use compile::{CompiledStep, Steps};
+pub use run::run;
 
 /// What the steps run for.
 #[derive(Clone, Debug)]
@@ -39,6 +44,35 @@ pub struct EventHead {
     /// The event that led to this one, where known.
     pub causation_id: Option<String>,
 }
+
+impl EventHead {
+    /// What expressions see.
+    pub fn value(&self) -> Value {
+        thread_local! {
+            // One shape for all events.
+            static SHAPE: std::sync::Arc<Shape> = Shape::new(EVENT_MEMBERS);
+        }
+        let operation = self.kind.rsplit('.').next().unwrap_or_default();
+        let values = vec![
+            Value::text(&self.id),
+            Value::text(&self.kind),
+            Value::text(operation),
+            Value::text(&self.source),
+            Value::text(&self.subject),
+            Value::text(&self.time),
+            Value::Int(self.version),
+            Value::optional_text(self.actor.as_deref()),
+            Value::optional_text(self.causation_id.as_deref()),
+        ];
+        Value::Object(std::sync::Arc::new(Object::new(SHAPE.with(std::sync::Arc::clone), values)))
+    }
+
+    pub(crate) fn kind() -> Kind {
+        Kind::object("an event", EVENT_MEMBERS.map(|member| (member, if member == "version" { Kind::Int } else { Kind::Text })))
+    }
+}
+
+const EVENT_MEMBERS: [&str; 9] = ["id", "type", "operation", "source", "subject", "time", "version", "actor", "causationId"];
 
 /// One event.
 #[derive(Clone, Debug)]
@@ -130,13 +164,4 @@ impl Lookups for NoLookups {
     fn find(&self, _cache: &str, _by: &str, _key: &Value) -> Option<Value> {
         None
     }
-}
-
-/// Runs the steps for an input. Nothing is written: a failure has no effect but the calls made so far, and those carry idempotency keys.
-///
-/// # Errors
-/// Why the input was not handled; the message names the step.
-pub async fn run(service: &CompiledService, input: Input, lookups: &dyn Lookups, http: &HttpCaller) -> Result<Outcome, Failure> {
-    let _ = (service, input, lookups, http);
-    Ok(Outcome::default())
 }

@@ -1,0 +1,297 @@
+//! Compiling steps: each expression knows the names of the steps before it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use autonomy_crds::data_platform::SecretKeyReference;
+use autonomy_crds::micro_service::{CreateStep, FailStep, HttpStep, LookupStep, OnConflict, OnMissing, PatchStep, Step};
+use autonomy_crds::names::parse_duration;
+use autonomy_crds::object_json::write_string;
+use autonomy_crds::resolved::Entity;
+use autonomy_crds::{Faults, Model};
+use reqwest::Method;
+use reqwest::header::HeaderName;
+
+use super::object::{Members, missing};
+use crate::expression::{Expression, Kind, Names, compile};
+use crate::service::{CompiledCache, find_entity};
+
+/// A step, compiled.
+#[derive(Debug)]
+pub(crate) struct CompiledStep {
+    // `spec.steps[2]`, with the name where there is one; for messages.
+    pub(super) label: String,
+    // The step's name, or its place; in idempotency keys.
+    pub(super) key: String,
+    pub(super) named: bool,
+    pub(super) when: Option<Expression>,
+    pub(super) action: Action,
+}
+
+#[derive(Debug)]
+pub(super) enum Action {
+    Lookup { cache: String, by: String, key: Expression, fail: bool },
+    Http(Box<HttpAction>),
+    Create(Box<CreateAction>),
+    Patch(Box<PatchAction>),
+    Set(Expression),
+    Fail { reason: Expression, retryable: bool },
+    Stop,
+}
+
+#[derive(Debug)]
+pub(super) struct HttpAction {
+    pub(super) method: Method,
+    pub(super) url: Expression,
+    pub(super) headers: Vec<(HeaderName, Expression)>,
+    pub(super) body: Option<Expression>,
+    pub(super) expect: Vec<u16>,
+    pub(super) timeout: Duration,
+    pub(super) bearer_token_from: Option<SecretKeyReference>,
+}
+
+#[derive(Debug)]
+pub(super) struct CreateAction {
+    // The operation's JSON up to the object's opening brace and its id.
+    pub(super) head: String,
+    pub(super) for_each: Option<Expression>,
+    pub(super) id: Option<Expression>,
+    pub(super) members: Members,
+}
+
+#[derive(Debug)]
+pub(super) struct PatchAction {
+    // The operation's JSON up to the id.
+    pub(super) head: String,
+    pub(super) for_each: Option<Expression>,
+    pub(super) id: Expression,
+    pub(super) members: Members,
+    pub(super) precondition: Members,
+}
+
+/// What steps are compiled with.
+pub(crate) struct Steps<'a> {
+    /// The models that the service names.
+    pub(crate) models: &'a BTreeMap<String, Arc<Model>>,
+    /// The service's caches.
+    pub(crate) caches: &'a [CompiledCache],
+    /// The trigger's variables; each named step adds its own.
+    pub(crate) names: &'a mut Names,
+    /// Where what is wrong is noted.
+    pub(crate) faults: &'a mut Faults,
+}
+
+impl Steps<'_> {
+    /// Compiles the steps; after a fault what comes back is not whole.
+    pub(crate) fn compile(mut self, steps: &[Step]) -> Vec<CompiledStep> {
+        let mut compiled = Vec::with_capacity(steps.len());
+        for (index, step) in steps.iter().enumerate() {
+            compiled.extend(self.step(step, index));
+        }
+        compiled
+    }
+
+    fn step(&mut self, step: &Step, index: usize) -> Option<CompiledStep> {
+        let path = format!("spec.steps[{index}]");
+        let when = step.when.as_ref().and_then(|source| self.typed(source, &format!("{path}.when"), &Kind::Bool));
+        let (action, outcome) = self.action(step, &path);
+        if let Some(name) = &step.name {
+            self.add_name(name, outcome, &path);
+        }
+        Some(CompiledStep {
+            label: step.name.as_ref().map_or(path.clone(), |name| format!("{path} ({name})")),
+            key: step.name.clone().unwrap_or_else(|| index.to_string()),
+            named: step.name.is_some(),
+            when,
+            action: action?,
+        })
+    }
+
+    fn add_name(&mut self, name: &str, outcome: Kind, path: &str) {
+        let path = format!("{path}.name");
+        let camel = name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(|c| c.is_ascii_alphanumeric());
+        if !camel {
+            self.faults.add(&path, format!("{name:?} is no name in camelCase, for example customerFound"));
+        }
+        if ["item", "index", "has", "true", "false", "null", "in"].contains(&name) || self.names.place(name).is_some() {
+            self.faults.add(&path, format!("the name {name} is taken already"));
+            return;
+        }
+        self.names.add(name, outcome);
+    }
+
+    // The action, and what kind of outcome is found under the step's name.
+    fn action(&mut self, step: &Step, path: &str) -> (Option<Action>, Kind) {
+        let count = [
+            step.lookup.is_some(),
+            step.http.is_some(),
+            step.create.is_some(),
+            step.patch.is_some(),
+            step.set.is_some(),
+            step.fail.is_some(),
+            step.stop.is_some(),
+        ];
+        if count.iter().filter(|there| **there).count() != 1 {
+            self.faults.add(path, "a step has exactly one of lookup, http, create, patch, set, fail and stop");
+            return (None, Kind::Any);
+        }
+        if let Some(lookup) = &step.lookup {
+            return self.lookup(lookup, &format!("{path}.lookup"));
+        }
+        if let Some(http) = &step.http {
+            return (self.http(http, &format!("{path}.http")), http_outcome());
+        }
+        if let Some(create) = &step.create {
+            return (self.create(create, &format!("{path}.create")), written_outcome(create.for_each.is_some()));
+        }
+        if let Some(patch) = &step.patch {
+            return (self.patch(patch, &format!("{path}.patch")), written_outcome(patch.for_each.is_some()));
+        }
+        if let Some(fail) = &step.fail {
+            return (self.fail(fail, &format!("{path}.fail")), Kind::Null);
+        }
+        if let Some(source) = &step.set {
+            if step.name.is_none() {
+                self.faults.add(path, "a set step has a name, under which its value is found");
+            }
+            let expression = self.expression(source, &format!("{path}.set"));
+            let kind = expression.as_ref().map_or(Kind::Any, |expression| expression.kind().clone());
+            return (expression.map(Action::Set), kind);
+        }
+        (Some(Action::Stop), Kind::Null)
+    }
+
+    fn lookup(&mut self, lookup: &LookupStep, path: &str) -> (Option<Action>, Kind) {
+        let key = self.expression(&lookup.key, &format!("{path}.key"));
+        let Some(cache) = self.caches.iter().find(|cache| cache.name == lookup.cache) else {
+            self.faults.add(format!("{path}.cache"), format!("there is no cache {} in spec.caches", lookup.cache));
+            return (None, Kind::Any);
+        };
+        if lookup.by != "id" && !cache.indexes.contains(&lookup.by) {
+            let indexes = ["id".to_owned()].into_iter().chain(cache.indexes.clone()).collect::<Vec<_>>().join(", ");
+            self.faults.add(format!("{path}.by"), format!("the cache {} can be looked up by {indexes}", cache.name));
+        }
+        let kind =
+            cache.model.entity(&cache.entity).map_or(Kind::Any, |entity| Kind::of_entity_keeping(&cache.model.name, entity, &cache.fields));
+        let action = key.map(|key| Action::Lookup {
+            cache: lookup.cache.clone(),
+            by: lookup.by.clone(),
+            key,
+            fail: lookup.on_missing == OnMissing::Fail,
+        });
+        (action, kind)
+    }
+
+    fn http(&mut self, http: &HttpStep, path: &str) -> Option<Action> {
+        let method = Method::from_bytes(http.method.to_ascii_uppercase().as_bytes()).map_err(|_| {
+            self.faults.add(format!("{path}.method"), format!("{:?} is no HTTP method", http.method));
+        });
+        let url = self.typed(&http.url, &format!("{path}.url"), &Kind::Text);
+        let mut headers = Vec::new();
+        for (name, source) in &http.headers {
+            let path = format!("{path}.headers.{name}");
+            let value = self.expression(source, &path);
+            match (name.parse::<HeaderName>(), value) {
+                (Ok(header), _) if header.as_str() == "idempotency-key" => {
+                    self.faults.add(path, "the Idempotency-Key is given by the platform");
+                }
+                (Ok(header), Some(value)) => headers.push((header, value)),
+                (Ok(_), None) => {}
+                (Err(_), _) => self.faults.add(path, format!("{name:?} is no header name")),
+            }
+        }
+        let body = http.body.as_ref().map(|source| self.expression(source, &format!("{path}.body")));
+        let timeout = parse_duration(&http.timeout).map_err(|message| self.faults.add(format!("{path}.timeout"), message));
+        Some(Action::Http(Box::new(HttpAction {
+            method: method.ok()?,
+            url: url?,
+            headers,
+            body: body.flatten(),
+            expect: http.expect.clone(),
+            timeout: timeout.ok()?,
+            bearer_token_from: http.bearer_token_from.clone(),
+        })))
+    }
+
+    fn create(&mut self, create: &CreateStep, path: &str) -> Option<Action> {
+        let entity = find_entity(self.models, &create.model, &create.entity, path, self.faults).map(|(_, entity)| entity);
+        let (for_each, names) = self.for_each(create.for_each.as_deref(), path);
+        let mut members = Members::compile(&create.object, entity, &["id"], &names, &format!("{path}.object"), self.faults);
+        for member in entity.map(|entity| missing(entity, &create.object)).unwrap_or_default() {
+            self.faults.add(format!("{path}.object.{member}"), format!("{} must be given for a new {}", member, create.entity));
+        }
+        let on_conflict = match create.on_conflict {
+            OnConflict::Error => "error",
+            OnConflict::Ignore => "ignore",
+            OnConflict::Update => "update",
+        };
+        let mut head = operation_head("create", &create.model, &create.entity);
+        head.push_str(&format!("\"onConflict\":\"{on_conflict}\",\"object\":{{\"id\":"));
+        Some(Action::Create(Box::new(CreateAction { head, for_each: for_each?, id: members.take("id"), members })))
+    }
+
+    fn patch(&mut self, patch: &PatchStep, path: &str) -> Option<Action> {
+        let entity: Option<&Entity> = find_entity(self.models, &patch.model, &patch.entity, path, self.faults).map(|(_, entity)| entity);
+        let (for_each, names) = self.for_each(patch.for_each.as_deref(), path);
+        let id = compile(&patch.id, &names, &format!("{path}.id")).map_err(|faults| self.faults.0.extend(faults.0)).ok();
+        if let Some(id) = id.as_ref().filter(|id| !id.may_be(&Kind::Text)) {
+            self.faults.add(format!("{path}.id"), format!("an id is a string, `{}` gives {}", patch.id, id.kind()));
+        }
+        let members = Members::compile(&patch.object, entity, &[], &names, &format!("{path}.object"), self.faults);
+        let precondition = Members::compile(&patch.precondition, entity, &["version"], &names, &format!("{path}.if"), self.faults);
+        let mut head = operation_head("patch", &patch.model, &patch.entity);
+        head.push_str("\"id\":");
+        Some(Action::Patch(Box::new(PatchAction { head, for_each: for_each?, id: id?, members, precondition })))
+    }
+
+    // The list, and the names with `item` and `index` where there is one; the outer `None` is a list that can't be compiled.
+    fn for_each(&mut self, source: Option<&str>, path: &str) -> (Option<Option<Expression>>, Names) {
+        let mut names = self.names.clone();
+        let Some(source) = source else { return (Some(None), names) };
+        let path = format!("{path}.forEach");
+        let list = self.typed(source, &path, &Kind::List(Arc::new(Kind::Any)));
+        let item = match list.as_ref().map(Expression::kind) {
+            Some(Kind::List(item)) => (**item).clone(),
+            _ => Kind::Any,
+        };
+        names.add("item", item);
+        names.add("index", Kind::Int);
+        (list.map(Some), names)
+    }
+
+    fn fail(&mut self, fail: &FailStep, path: &str) -> Option<Action> {
+        let reason = self.expression(&fail.reason, &format!("{path}.reason"))?;
+        Some(Action::Fail { reason, retryable: fail.retryable })
+    }
+
+    fn expression(&mut self, source: &str, path: &str) -> Option<Expression> {
+        compile(source, self.names, path).map_err(|faults| self.faults.0.extend(faults.0)).ok()
+    }
+
+    fn typed(&mut self, source: &str, path: &str, wanted: &Kind) -> Option<Expression> {
+        let expression = self.expression(source, path)?;
+        if !expression.may_be(wanted) {
+            self.faults.add(path, format!("{wanted} is expected, `{source}` gives {}", expression.kind()));
+        }
+        Some(expression)
+    }
+}
+
+fn operation_head(operation: &str, model: &str, entity: &str) -> String {
+    let mut head = format!("{{\"op\":\"{operation}\",\"model\":").into_bytes();
+    write_string(model, &mut head);
+    head.extend_from_slice(b",\"entity\":");
+    write_string(entity, &mut head);
+    head.push(b',');
+    String::from_utf8_lossy(&head).into_owned()
+}
+
+fn http_outcome() -> Kind {
+    Kind::object("the answer", [("status", Kind::Int), ("headers", Kind::Object(None)), ("body", Kind::Any)])
+}
+
+fn written_outcome(list: bool) -> Kind {
+    let one = Kind::object("what was written", [("id", Kind::Text)]);
+    if list { Kind::List(Arc::new(one)) } else { one }
+}
