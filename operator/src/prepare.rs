@@ -130,7 +130,7 @@ fn roles(settings: &PrepareSettings) -> String {
     }
     sql.push_str(&format!(
         "GRANT SELECT, INSERT, UPDATE, DELETE ON autonomy.idempotency TO {API_ROLE};\n\
-         GRANT SELECT, INSERT, UPDATE, DELETE ON autonomy.relay_stream TO {RELAY_ROLE};\n\
+         GRANT SELECT, INSERT, UPDATE, DELETE ON autonomy.relay_stream, autonomy.relay_model TO {RELAY_ROLE};\n\
          DO $autonomy$ BEGIN\n\
            IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = '{PUBLICATION}') THEN\n\
              CREATE PUBLICATION {PUBLICATION} FOR TABLE autonomy.catalog;\n\
@@ -171,6 +171,13 @@ CREATE TABLE IF NOT EXISTS autonomy.relay_stream (
   updated_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE autonomy.relay_stream IS 'How far each JetStream stream is known to hold the changes';
+
+CREATE TABLE IF NOT EXISTS autonomy.relay_model (
+  model text PRIMARY KEY,
+  resolved jsonb NOT NULL,
+  updated_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE autonomy.relay_model IS 'The catalog as it was at the position the relay has confirmed: older changes are rendered by it';
 
 CREATE OR REPLACE FUNCTION autonomy.touch() RETURNS trigger LANGUAGE plpgsql AS $function$
 BEGIN
