@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use autonomy_crds::event::WriteContext;
 use autonomy_crds::micro_service::{Cache, FilesTrigger, QueueTrigger, Ticket};
 use autonomy_crds::names::parse_duration;
 use autonomy_crds::resolved::Entity;
@@ -116,6 +117,15 @@ impl CompiledService {
     /// The idempotency key of an event or record: `{service}/{id}`.
     pub fn idempotency_key(&self, id: &str) -> String {
         format!("{}/{id}", self.name)
+    }
+
+    /// The context of what is written for an event: the service as the actor, the event as the cause.
+    pub fn write_context(&self, event: &str, traceparent: Option<&str>) -> WriteContext {
+        WriteContext {
+            traceparent: traceparent.map(str::to_owned),
+            actor: Some(format!("service/{}", self.name)),
+            causation_id: Some(event.to_owned()),
+        }
     }
 
     /// Whether the trigger's `filter` lets the event pass.

@@ -174,6 +174,12 @@ impl Steps<'_> {
         }
         let kind =
             cache.model.entity(&cache.entity).map_or(Kind::Any, |entity| Kind::of_entity_keeping(&cache.model.name, entity, &cache.fields));
+        // A list of keys finds a list of objects.
+        let kind = match key.as_ref().map(Expression::kind) {
+            Some(Kind::List(_)) => Kind::List(Arc::new(kind)),
+            Some(Kind::Any) => Kind::Any,
+            _ => kind,
+        };
         let action = key.map(|key| Action::Lookup {
             cache: lookup.cache.clone(),
             by: lookup.by.clone(),

@@ -94,17 +94,23 @@ impl Running<'_> {
         variables: &[Value],
     ) -> Result<Value, Failure> {
         let key = key.evaluate(variables, &self.identity).map_err(|error| at(step, &error))?;
-        let found = match &key {
-            Value::Null => None,
-            Value::List(_) | Value::Object(_) => {
-                return Err(Failure::fatal(format!("{}: {} is no key to look up", step.label, key.kind())));
+        let one = |key: &Value| {
+            let found = match key {
+                Value::Null => None,
+                Value::List(_) | Value::Object(_) => {
+                    return Err(Failure::fatal(format!("{}: {} is no key to look up", step.label, key.kind())));
+                }
+                key => self.lookups.find(cache, by, key),
+            };
+            match found {
+                Some(object) => Ok(object),
+                None if fail => Err(Failure::fatal(format!("{}: there is no object in the cache {cache} with {by} = {key}", step.label))),
+                None => Ok(Value::Null),
             }
-            key => self.lookups.find(cache, by, key),
         };
-        match found {
-            Some(object) => Ok(object),
-            None if fail => Err(Failure::fatal(format!("{}: there is no object in the cache {cache} with {by} = {key}", step.label))),
-            None => Ok(Value::Null),
+        match &key {
+            Value::List(keys) => keys.iter().map(one).collect::<Result<Vec<Value>, Failure>>().map(Value::list),
+            key => one(key),
         }
     }
 
