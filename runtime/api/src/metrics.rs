@@ -1,0 +1,88 @@
+//! What the object API counts.
+
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::write::{Effect, Outcomes, UnitOutcome};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: String,
+    route: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EffectLabels {
+    effect: &'static str,
+}
+
+/// The counters.
+#[derive(Clone)]
+pub struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+    seconds: Family<RouteLabels, Histogram, fn() -> Histogram>,
+    objects: Family<EffectLabels, Counter>,
+    units: Family<EffectLabels, Counter>,
+}
+
+impl Metrics {
+    /// Counters, registered.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 14))),
+            objects: Family::default(),
+            units: Family::default(),
+        };
+        registry.register("autonomy_api_requests", "Requests answered", metrics.requests.clone());
+        registry.register("autonomy_api_request_seconds", "How long requests took until their answer began", metrics.seconds.clone());
+        registry.register("autonomy_api_objects", "Objects written, by effect", metrics.objects.clone());
+        registry.register("autonomy_api_units", "Units of operations, by outcome", metrics.units.clone());
+        metrics
+    }
+
+    /// A request was answered.
+    pub fn answered(&self, method: &Method, route: &'static str, status: StatusCode, took: Duration) {
+        // Methods that nobody knows must not make a series each.
+        let known = matches!(*method, Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
+        let method = if known { method.as_str() } else { "other" }.to_owned();
+        self.requests.get_or_create(&RequestLabels { method, route, status: status.as_u16() }).inc();
+        self.seconds.get_or_create(&RouteLabels { route }).observe(took.as_secs_f64());
+    }
+
+    /// Units were written, or not.
+    pub fn wrote(&self, outcomes: &Outcomes) {
+        let count = |effect, count| {
+            if count > 0 {
+                self.objects.get_or_create(&EffectLabels { effect }).inc_by(count);
+            }
+        };
+        for outcome in outcomes.units.iter().flatten() {
+            let effect = match outcome {
+                UnitOutcome::Done(written) => {
+                    let of = |effect| written.iter().filter(|written| written.effect == effect).count() as u64;
+                    count("created", of(Effect::Created));
+                    count("updated", of(Effect::Updated));
+                    count("ignored", of(Effect::Ignored));
+                    count("deleted", of(Effect::Deleted));
+                    "done"
+                }
+                UnitOutcome::Replayed { .. } => "replayed",
+                UnitOutcome::Failed(_) => "failed",
+            };
+            self.units.get_or_create(&EffectLabels { effect }).inc();
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Writing objects of one entity: POST, PUT, PATCH and DELETE, each as one unit of [`crate::write`].
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::body::{self, Purpose, Shape};
+use crate::plan::{EntityPlan, ID, VERSION};
+use crate::problem::{Fault, Faults, Intake, Path, Problem};
+use crate::query::invalid_query;
+use crate::rows::{Rows, Value};
+use crate::sql::Condition;
+use crate::transactions::{MOST_KEY_BYTES, bad_header};
+use crate::write::{Batch, Context, Effect, Kind, Objects, Outcomes, Owner, Place, Unit, UnitOutcome, Work, Written};
+
+/// A request that writes objects of one entity.
+#[derive(Debug)]
+pub struct WriteRequest<'a> {
+    /// GET and HEAD aside, any method.
+    pub method: &'a Method,
+    /// Path and query, as they came.
+    pub target: &'a str,
+    /// The query's parameters.
+    pub parameters: &'a [(String, String)],
+    /// The headers.
+    pub headers: &'a HeaderMap,
+    /// The id in the path.
+    pub id: Option<Uuid>,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// Reads a request into what is to be written.
+///
+/// # Errors
+/// A problem with all that is wrong with it.
+pub fn read(request: &WriteRequest<'_>, plan: &Arc<EntityPlan>) -> Result<Work, Problem> {
+    let mut kind = match *request.method {
+        Method::POST => Kind::Create,
+        Method::PUT => Kind::Put,
+        Method::PATCH => Kind::Patch,
+        _ => Kind::Delete,
+    };
+    let mut faults = Faults::default();
+    for (name, value) in request.parameters {
+        match (name.as_str(), value.as_str()) {
+            ("onConflict", "error") if kind.is_create() => kind = Kind::Create,
+            ("onConflict", "ignore") if kind.is_create() => kind = Kind::CreateOrIgnore,
+            ("onConflict", "update") if kind.is_create() => kind = Kind::CreateOrUpdate,
+            ("onConflict", _) if kind.is_create() => faults.push(Fault::parameter(name, "must be error, ignore or update")),
+            _ => faults.push(Fault::parameter(name, format!("is no parameter of {} here", request.method))),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(invalid_query(faults));
+    }
+    let mut batch = Batch {
+        plan: plan.clone(),
+        kind,
+        rows: Rows::new(plan.columns.len()),
+        owners: Vec::new(),
+        conditions: Vec::new(),
+        references: Vec::new(),
+    };
+    let shape = read_body(request, &mut batch)?;
+    preconditions(request, &mut batch)?;
+    let count = batch.rows.len() as u32;
+    batch.owners = (0..count).map(|operation| Owner { unit: 0, operation }).collect();
+    let minimal = prefers_minimal(request.headers);
+    let mut unit = Unit { context: context(request.headers), operations: (0..count).map(|row| (0, row)).collect(), ..Unit::default() };
+    if let Some(key) = idempotency_key(request.headers)? {
+        unit.keys.push(Sha256::digest(key.as_bytes()).into());
+        unit.key_texts.push(key);
+        unit.request = Some(request_hash(request));
+    }
+    Ok(Work {
+        batches: vec![batch],
+        units: vec![unit],
+        place: if shape == Shape::One { Place::Body } else { Place::Item },
+        want_objects: !minimal && kind != Kind::Delete,
+        keep,
+    })
+}
+
+fn read_body(request: &WriteRequest<'_>, batch: &mut Batch) -> Result<Shape, Problem> {
+    let mut intake = Intake::default();
+    let mut shape = Shape::One;
+    let plan = batch.plan.clone();
+    if batch.kind == Kind::Delete {
+        batch.rows.begin();
+    } else {
+        let text = body::text(request.body)?;
+        let purpose = match (batch.kind, request.id) {
+            (Kind::Put, _) => Purpose::Replace,
+            (Kind::Patch, Some(_)) => Purpose::Patch,
+            (Kind::Patch, None) => Purpose::PatchWithId,
+            _ => Purpose::Create,
+        };
+        if request.id.is_some() {
+            body::read_object(text, &plan, purpose, &Path::ROOT, &mut batch.rows, &mut intake)?;
+        } else {
+            shape = body::read_objects(text, &plan, purpose, &mut batch.rows, &mut intake)?;
+        }
+    }
+    if purpose_needs_list(batch.kind, request.id, shape) && intake.faults.is_empty() {
+        return Err(body::wrong_shape("must be a list of objects, each with its id"));
+    }
+    if let Some(id) = request.id.filter(|_| !batch.rows.is_empty()) {
+        if batch.rows.get(0, ID) != Value::Absent && batch.rows.id(0) != id.into_bytes() {
+            intake.push(&Path::ROOT.member("id"), "is another than the id in the path");
+        }
+        batch.rows.set(ID, |out| {
+            out.extend_from_slice(id.as_bytes());
+            true
+        });
+    }
+    batch.references = std::mem::take(&mut intake.references);
+    if intake.faults.is_empty() { Ok(shape) } else { Err(intake.faults.into_problem()) }
+}
+
+fn purpose_needs_list(kind: Kind, id: Option<Uuid>, shape: Shape) -> bool {
+    kind == Kind::Patch && id.is_none() && shape == Shape::One
+}
+
+// If-Match and If-None-Match.
+fn preconditions(request: &WriteRequest<'_>, batch: &mut Batch) -> Result<(), Problem> {
+    let failed = |detail: &str| Problem::new(StatusCode::PRECONDITION_FAILED, "precondition-failed", detail);
+    if let Some(tags) = text_header(request.headers, &header::IF_MATCH)? {
+        let Some(id) = request.id else {
+            return Err(bad_header("If-Match", "is for one object"));
+        };
+        let condition = match tags.trim() {
+            "*" => Condition { row: 0, column: ID, expected: Some(id.into_bytes().to_vec()) },
+            tag => {
+                let version = version_of_tag(tag).ok_or_else(|| failed("If-Match must be one ETag of this object."))?;
+                Condition { row: 0, column: VERSION, expected: Some(version.to_be_bytes().to_vec()) }
+            }
+        };
+        batch.conditions.push(condition);
+    }
+    if let Some(tags) = text_header(request.headers, &header::IF_NONE_MATCH)? {
+        if tags.trim() != "*" || batch.kind != Kind::Put {
+            return Err(bad_header("If-None-Match", "is for PUT with *, or for GET"));
+        }
+        batch.kind = Kind::Create;
+    }
+    Ok(())
+}
+
+/// The version that an ETag stands for.
+pub fn version_of_tag(tag: &str) -> Option<i64> {
+    let tag = tag.trim();
+    tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"')?.parse().ok()
+}
+
+fn text_header<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Problem> {
+    headers
+        .get(name)
+        .map(|value| value.to_str().map_err(|_| Problem::bad_request(format!("The header {name} is not ASCII."))))
+        .transpose()
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let name = HeaderName::from_static("idempotency-key");
+    let Some(text) = text_header(headers, &name)? else { return Ok(None) };
+    // The draft of the header has it as a quoted string; most send it bare.
+    let key = text.trim();
+    let key = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
+    if key.is_empty() || key.len() > MOST_KEY_BYTES {
+        return Err(bad_header("Idempotency-Key", format!("must have 1 to {MOST_KEY_BYTES} bytes")));
+    }
+    Ok(Some(key.to_owned()))
+}
+
+// The same key with another request is a mistake; what makes the request is what it does.
+fn request_hash(request: &WriteRequest<'_>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in [request.method.as_str(), request.target] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    for name in [&header::IF_MATCH, &header::IF_NONE_MATCH] {
+        hash.update(request.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default());
+        hash.update([0]);
+    }
+    hash.update(request.body);
+    hash.finalize().into()
+}
+
+fn context(headers: &HeaderMap) -> Context {
+    let text = |name: &'static str| {
+        let value = headers.get(name)?.to_str().ok()?;
+        (value.len() <= MOST_KEY_BYTES).then(|| value.to_owned())
+    };
+    Context { actor: None, traceparent: text("traceparent"), causation_id: None }
+}
+
+fn prefers_minimal(headers: &HeaderMap) -> bool {
+    let prefers = HeaderName::from_static("prefer");
+    headers.get_all(prefers).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split([',', ';'])).any(|preference| {
+        preference.trim().eq_ignore_ascii_case("return=minimal")
+    })
+}
+
+/// An answer that can be kept for a replay.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    status: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    location: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    etag: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    minimal: bool,
+    // As text, so that a replay is the same to the byte.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    body: String,
+}
+
+impl Answer {
+    fn of(work: &Work, written: &[Written], objects: &Objects) -> Self {
+        let batch = &work.batches[0];
+        let object = |written: &Written| objects.get(&(0, written.id)).map(|json| String::from_utf8_lossy(json)).unwrap_or_default();
+        let minimal = !work.want_objects && batch.kind != Kind::Delete;
+        let created = written.iter().filter(|written| written.effect == Effect::Created).count();
+        if work.place == Place::Item {
+            let body = if work.want_objects {
+                let items: Vec<_> = written.iter().map(object).collect();
+                format!("[{}]", items.join(","))
+            } else {
+                let count = |effect| written.iter().filter(|written| written.effect == effect).count();
+                format!(r#"{{"created":{created},"updated":{},"ignored":{}}}"#, count(Effect::Updated), count(Effect::Ignored))
+            };
+            let status = if batch.kind.is_create() && (created > 0 || written.is_empty()) { 201 } else { 200 };
+            return Self { status, minimal, body, ..Self::default() };
+        }
+        let Some(one) = written.first() else { return Self { status: 200, ..Self::default() } };
+        let body = if work.want_objects { object(one).into_owned() } else { String::new() };
+        let status = match one.effect {
+            Effect::Created => 201,
+            Effect::Deleted => 204,
+            _ if body.is_empty() => 204,
+            _ => 200,
+        };
+        let location = (one.effect == Effect::Created).then(|| location(&batch.plan, &one.id_text()));
+        let etag = (one.effect != Effect::Deleted).then(|| format!("\"{}\"", one.version));
+        Self { status, location, etag, minimal, body }
+    }
+
+    fn into_response(self, replayed: bool) -> Response<Body> {
+        let has_body = !self.body.is_empty();
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::OK);
+        let headers = response.headers_mut();
+        if has_body {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        for (name, value) in [(header::LOCATION, self.location), (header::ETAG, self.etag)] {
+            if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
+                headers.insert(name, value);
+            }
+        }
+        if self.minimal {
+            headers.insert("preference-applied", HeaderValue::from_static("return=minimal"));
+        }
+        if replayed {
+            headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
+        }
+        response
+    }
+}
+
+/// The path of an object.
+pub fn location(plan: &EntityPlan, id: &str) -> String {
+    format!("/api/{}/{}/{id}", plan.model.name, plan.entity().path)
+}
+
+fn keep(work: &Work, written: &[Written], objects: &Objects) -> (u16, String) {
+    let answer = Answer::of(work, written, objects);
+    (answer.status, serde_json::to_string(&answer).unwrap_or_default())
+}
+
+/// The answer to a request.
+///
+/// # Errors
+/// Where it failed.
+pub fn respond(work: &Work, mut outcomes: Outcomes, put_if_absent: bool) -> Result<Response<Body>, Problem> {
+    match outcomes.units.pop().flatten() {
+        Some(UnitOutcome::Done(written)) => Ok(Answer::of(work, &written, &outcomes.objects).into_response(false)),
+        Some(UnitOutcome::Replayed { answer, .. }) => match serde_json::from_str::<Answer>(&answer) {
+            Ok(answer) => Ok(answer.into_response(true)),
+            Err(_) => Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency-key-reused",
+                "This Idempotency-Key was used for a request of another kind; take a new key for each new request.",
+            )),
+        },
+        Some(UnitOutcome::Failed(mut problem)) => {
+            if put_if_absent && problem.kind == "unique" {
+                problem.status = StatusCode::PRECONDITION_FAILED;
+                problem.kind = "precondition-failed";
+            }
+            Err(problem)
+        }
+        None => Err(Problem::internal()),
+    }
+}

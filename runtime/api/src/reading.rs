@@ -1,0 +1,270 @@
+//! Reading objects: one, a page of a list, or a whole list as a stream.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use autonomy_crds::object_json::ObjectWriter;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use sqlx::Row;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::database::{Failure, Gate, Meaning, Session, meaning};
+use crate::plan::{EntityPlan, VERSION};
+use crate::problem::{Fault, Faults, Problem};
+use crate::query::{self, DEFAULT_LIMIT, ListQuery};
+use crate::sql;
+use crate::write::text;
+use crate::objects::version_of_tag;
+
+// A page ends early when it grows beyond this; the next page goes on from there.
+const MOST_PAGE_BYTES: usize = 32 * 1024 * 1024;
+// The stream's pieces, and how many of them may wait for a slow reader.
+const PIECE_BYTES: usize = 64 * 1024;
+const PIECES: usize = 4;
+
+/// The media type of streamed lists.
+pub const NDJSON: &str = "application/x-ndjson";
+/// The header that says where in the log a streamed list is.
+pub const POSITION_HEADER: &str = "autonomy-position";
+
+fn writer(plan: &EntityPlan, columns: &[usize]) -> ObjectWriter {
+    ObjectWriter::of_members(columns.iter().map(|column| (plan.columns[*column].member.as_str(), plan.columns[*column].encoding)))
+}
+
+/// One object.
+///
+/// # Errors
+/// Where there is none, or it can't be read.
+pub async fn one(
+    gate: &Gate,
+    plan: &EntityPlan,
+    id: Uuid,
+    parameters: &[(String, String)],
+    headers: &HeaderMap,
+) -> Result<Response<Body>, Failure> {
+    let mut columns: Vec<usize> = (0..plan.columns.len()).collect();
+    let mut faults = Faults::default();
+    for (name, value) in parameters {
+        match name.as_str() {
+            "fields" => match query::fields(plan, value) {
+                Ok(fields) => columns = fields,
+                Err(detail) => faults.push(Fault::parameter(name, detail)),
+            },
+            _ => faults.push(Fault::parameter(name, "is no parameter of one object")),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(query::invalid_query(faults).into());
+    }
+    let asked = columns.len();
+    columns.push(VERSION);
+    let mut session = gate.session().await?;
+    let rows = session.rows(sql::objects(plan, &[id.into_bytes()], &columns)).await?;
+    drop(session);
+    let Some(row) = rows.first() else {
+        return Err(Problem::not_found(format!("There is no {} with the id {id}.", plan.entity().name)).into());
+    };
+    let mut texts = Vec::with_capacity(columns.len());
+    for column in 1..=columns.len() {
+        texts.push(text(row, column)?);
+    }
+    let version = texts.pop().flatten().unwrap_or_default();
+    let etag = HeaderValue::from_str(&format!("\"{version}\"")).map_err(|_| Problem::internal())?;
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok()).is_some_and(|tags| {
+        tags.trim() == "*" || tags.split(',').any(|tag| version_of_tag(tag).is_some_and(|known| known.to_string() == version))
+    });
+    let mut response = Response::new(Body::empty());
+    response.headers_mut().insert(header::ETAG, etag);
+    if known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
+    let mut json = Vec::with_capacity(512);
+    writer(plan, &columns[..asked]).write(texts, &mut json);
+    *response.body_mut() = Body::from(json);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+/// A page of a list.
+///
+/// # Errors
+/// Where the query has faults, or the list can't be read.
+pub async fn page(gate: &Gate, plan: &EntityPlan, path: &str, parameters: &[(String, String)]) -> Result<Response<Body>, Failure> {
+    let query = ListQuery::parse(plan, parameters)?;
+    let (columns, answered) = query.columns(plan);
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+    let mut session = gate.session().await?;
+    let mut total = None;
+    if query.count {
+        let rows = session.rows(sql::count(plan, &query)).await?;
+        total = rows.first().map(|row| row.try_get::<i64, _>(0)).transpose()?;
+    }
+    let writer = writer(plan, &columns[..answered]);
+    let mut json = vec![b'['];
+    let mut count = 0;
+    let mut next = None;
+    if limit > 0 {
+        let statement = sql::list(plan, &query, &columns, Some(limit + 1));
+        session.reading(true);
+        let mut rows = statement.query()?.fetch(session.connection());
+        let mut last = None;
+        loop {
+            let row = rows.try_next().await.map_err(|error| bad_cursor(&query, error))?;
+            let Some(row) = row else { break };
+            if count == limit || json.len() > MOST_PAGE_BYTES {
+                next = last.as_ref().map(|row| after(plan, &query, &columns, row)).transpose()?;
+                break;
+            }
+            if count > 0 {
+                json.push(b',');
+            }
+            let mut texts = Vec::with_capacity(answered);
+            for column in 0..answered {
+                texts.push(text(&row, column)?);
+            }
+            writer.write(texts, &mut json);
+            count += 1;
+            last = Some(row);
+        }
+        // The statement is read to its end, so that the connection can be used again; a page that ended early closes it.
+        let read_all = count <= limit && json.len() <= MOST_PAGE_BYTES && rows.try_next().await?.is_none();
+        drop(rows);
+        session.reading(!read_all);
+    }
+    drop(session);
+    json.push(b']');
+    let mut response = Response::new(Body::from(json));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(total) = total {
+        headers.insert("x-total-count", HeaderValue::from(total));
+    }
+    if let Some(cursor) = next {
+        let link = format!("<{path}?{}>; rel=\"next\"", query::next_page(parameters, &query.cursor(plan, cursor)));
+        headers.insert(header::LINK, HeaderValue::from_str(&link).map_err(|_| Problem::internal())?);
+    }
+    Ok(response)
+}
+
+// The texts of the sort columns.
+fn after(plan: &EntityPlan, query: &ListQuery, columns: &[usize], row: &sqlx::postgres::PgRow) -> Result<Vec<Option<String>>, Failure> {
+    let mut values = Vec::with_capacity(query.sort.len());
+    for sort in &query.sort {
+        let at = columns.iter().position(|column| *column == sort.column).ok_or_else(|| {
+            tracing::error!(entity = plan.entity().name, "a sort column is not selected");
+            Problem::internal()
+        })?;
+        values.push(text(row, at)?.map(str::to_owned));
+    }
+    Ok(values)
+}
+
+// A cursor that was tampered with holds texts that are no values.
+fn bad_cursor(query: &ListQuery, error: sqlx::Error) -> Failure {
+    if query.after.is_some() && meaning(&error) == Meaning::Data {
+        let mut faults = Faults::default();
+        faults.push(Fault::parameter("cursor", "is no cursor of this list and sort order; take it from the Link of the page before"));
+        return query::invalid_query(faults).into();
+    }
+    error.into()
+}
+
+/// A whole list, one object a line, from one snapshot; the header says which.
+///
+/// # Errors
+/// Where the query has faults, or the list can't be read.
+pub async fn stream(gate: &Gate, plan: &EntityPlan, parameters: &[(String, String)]) -> Result<Response<Body>, Failure> {
+    let query = ListQuery::parse(plan, parameters)?;
+    let (columns, answered) = query.columns(plan);
+    let mut session = gate.session().await?;
+    session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+    let rows = session.rows(sql::position()).await?;
+    let position: u64 = match rows.first() {
+        Some(row) => text(row, 0)?.and_then(|text| text.parse().ok()).unwrap_or_default(),
+        None => 0,
+    };
+    let mut total = None;
+    if query.count {
+        let rows = session.rows(sql::count(plan, &query)).await?;
+        total = rows.first().map(|row| row.try_get::<i64, _>(0)).transpose()?;
+    }
+    let statement = sql::list(plan, &query, &columns, query.limit);
+    let writer = writer(plan, &columns[..answered]);
+    let (sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(PIECES);
+    // The first piece is awaited, so that a list that can't be read is a problem and not a broken stream.
+    let (started, begun) = tokio::sync::oneshot::channel();
+    tokio::spawn(send_rows(session, statement, writer, answered, sender, started));
+    match begun.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(bad_cursor(&query, error)),
+        Err(_) => return Err(Problem::internal().into()),
+    }
+    let pieces = futures::stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|piece| (piece, receiver)) });
+    let mut response = Response::new(Body::from_stream(pieces));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON));
+    if let Ok(value) = HeaderValue::from_str(&format!("{position:016X}")) {
+        headers.insert(POSITION_HEADER, value);
+    }
+    if let Some(total) = total {
+        headers.insert("x-total-count", HeaderValue::from(total));
+    }
+    Ok(response)
+}
+
+// Sends the rows in pieces; a reader that is gone ends it.
+async fn send_rows(
+    mut session: Session,
+    statement: sql::Statement,
+    writer: ObjectWriter,
+    answered: usize,
+    sender: mpsc::Sender<Result<Bytes, std::io::Error>>,
+    started: tokio::sync::oneshot::Sender<Result<(), sqlx::Error>>,
+) {
+    let mut started = Some(started);
+    let sent: Result<(), sqlx::Error> = async {
+        let mut rows = statement.query()?.fetch(session.connection());
+        let mut piece = Vec::with_capacity(PIECE_BYTES + 4096);
+        loop {
+            let row = rows.try_next().await?;
+            if let Some(started) = started.take() {
+                let _ = started.send(Ok(()));
+            }
+            let Some(row) = row else { break };
+            let mut texts = Vec::with_capacity(answered);
+            for column in 0..answered {
+                texts.push(text(&row, column)?);
+            }
+            writer.write(texts, &mut piece);
+            piece.push(b'\n');
+            if piece.len() >= PIECE_BYTES {
+                let full = std::mem::replace(&mut piece, Vec::with_capacity(PIECE_BYTES + 4096));
+                if sender.send(Ok(full.into())).await.is_err() {
+                    return Err(sqlx::Error::WorkerCrashed);
+                }
+            }
+        }
+        if !piece.is_empty() {
+            let _ = sender.send(Ok(piece.into())).await;
+        }
+        Ok(())
+    }
+    .await;
+    match sent {
+        Ok(()) => {
+            // The transaction only read; the connection can be used again.
+            let _ = session.commit().await;
+        }
+        Err(error) => match started.take() {
+            Some(started) => {
+                let _ = started.send(Err(error));
+            }
+            None => {
+                tracing::debug!(%error, "a streamed list ended before its end");
+                let _ = sender.send(Err(std::io::Error::other("the list could not be read to its end"))).await;
+            }
+        },
+    }
+}

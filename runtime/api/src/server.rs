@@ -1,0 +1,362 @@
+//! The server: from a request's path to what answers it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use autonomy_process::catalog::{Catalog, CatalogFollower};
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use percent_encoding::percent_decode_str;
+use serde_json::json;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use crate::database::{Failure, Gate, Meaning, meaning, problem};
+use crate::metrics::Metrics;
+use crate::objects::{self, WriteRequest};
+use crate::plan::{EntityPlan, ModelPlan, PlanCache, Plans};
+use crate::problem::Problem;
+use crate::{body, query, reading, transactions, write};
+
+// A body must have come whole in this time.
+const BODY_PATIENCE: Duration = Duration::from_secs(60);
+// The unit of the memory budget for bodies.
+const BUDGET_UNIT: u64 = 1024;
+
+/// What all requests share.
+pub struct Service {
+    /// The catalog as it is now.
+    pub catalog: CatalogFollower,
+    /// Its plans.
+    pub plans: PlanCache,
+    /// The way to the database.
+    pub gate: Gate,
+    /// The way to the database for streamed lists, which hold their connection long.
+    pub streams: Gate,
+    /// Memory for bodies that are being worked on, in KiB.
+    pub budget: Arc<Semaphore>,
+    /// The largest body, in bytes.
+    pub most_body: u64,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+/// The segments of a path behind `/api`.
+enum Route<'p> {
+    Models,
+    Transactions,
+    Model(&'p str),
+    OpenApi(&'p str),
+    Entity(&'p str, &'p str),
+    Object(&'p str, &'p str, &'p str),
+}
+
+impl Route<'_> {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Models => "models",
+            Self::Transactions => "transactions",
+            Self::Model(_) => "model",
+            Self::OpenApi(_) => "openapi",
+            Self::Entity(..) => "list",
+            Self::Object(..) => "object",
+        }
+    }
+}
+
+fn route(path: &str) -> Option<Route<'_>> {
+    let rest = path.strip_prefix("/api")?;
+    let segments: Vec<&str> = match rest.strip_prefix('/') {
+        Some(rest) => rest.strip_suffix('/').unwrap_or(rest).split('/').filter(|segment| !segment.is_empty()).collect(),
+        None if rest.is_empty() => Vec::new(),
+        None => return None,
+    };
+    match segments[..] {
+        [] => Some(Route::Models),
+        ["transactions"] => Some(Route::Transactions),
+        [model] => Some(Route::Model(model)),
+        [model, "openapi.json"] => Some(Route::OpenApi(model)),
+        [model, entity] => Some(Route::Entity(model, entity)),
+        [model, entity, id] => Some(Route::Object(model, entity, id)),
+        _ => None,
+    }
+}
+
+/// Answers a request; whatever it is, the answer is one.
+pub async fn serve(service: Arc<Service>, request: Request<Body>) -> Response<Body> {
+    let begun = Instant::now();
+    let (parts, body) = request.into_parts();
+    let path = percent_decode_str(parts.uri.path()).decode_utf8_lossy().into_owned();
+    let route = route(&path);
+    let name = route.as_ref().map_or("unknown", Route::name);
+    let answer = match route {
+        None => Err(Problem::not_found("There is nothing at this path; see GET /api.")),
+        Some(route) => {
+            let incoming = Incoming {
+                service: &service,
+                method: parts.method.clone(),
+                target: parts.uri.path_and_query().map_or("/", |target| target.as_str()),
+                path: parts.uri.path(),
+                query: parts.uri.query().unwrap_or(""),
+                headers: &parts.headers,
+            };
+            incoming.answer(route, body).await
+        }
+    };
+    let mut response = answer.unwrap_or_else(Problem::into_response);
+    if parts.method == Method::HEAD {
+        *response.body_mut() = Body::empty();
+    }
+    service.metrics.answered(&parts.method, name, response.status(), begun.elapsed());
+    response
+}
+
+struct Incoming<'a> {
+    service: &'a Service,
+    method: Method,
+    target: &'a str,
+    path: &'a str,
+    query: &'a str,
+    headers: &'a HeaderMap,
+}
+
+impl Incoming<'_> {
+    async fn answer(&self, route: Route<'_>, body: Body) -> Result<Response<Body>, Problem> {
+        let reads = matches!(self.method, Method::GET | Method::HEAD);
+        let parameters = query::parameters(self.query)?;
+        match route {
+            Route::Models if reads => Ok(json_response(self.models())),
+            Route::Models => Err(not_allowed("GET, HEAD")),
+            Route::Transactions if self.method == Method::POST => self.transactions(body).await,
+            Route::Transactions => Err(not_allowed("POST")),
+            Route::Model(model) => {
+                let model = self.model(model)?;
+                if reads { Ok(json_response(model.json.clone())) } else { Err(not_allowed("GET, HEAD")) }
+            }
+            Route::OpenApi(model) => {
+                let model = self.model(model)?;
+                if reads { Ok(json_response(model.openapi.clone())) } else { Err(not_allowed("GET, HEAD")) }
+            }
+            Route::Entity(model, entity) => {
+                self.entity(model, entity)?;
+                match self.method {
+                    Method::GET | Method::HEAD => self.list(model, entity, &parameters).await,
+                    Method::POST => self.write(model, entity, None, &parameters, Some(body), &["application/json"]).await,
+                    Method::PATCH => {
+                        self.write(model, entity, None, &parameters, Some(body), &["application/merge-patch+json", "application/json"]).await
+                    }
+                    _ => Err(not_allowed("GET, HEAD, PATCH, POST")),
+                }
+            }
+            Route::Object(model, entity, id) => {
+                let plan = self.entity(model, entity)?;
+                let id = Uuid::try_parse(id)
+                    .map_err(|_| Problem::not_found(format!("There is no {} with this id: it is no UUID.", plan.entity().name)))?;
+                match self.method {
+                    Method::GET | Method::HEAD => {
+                        self.again_when_stale(|plans| async move {
+                            let plan = entity_of(&plans, model, entity)?;
+                            reading::one(&self.service.gate, &plan, id, &query::parameters(self.query)?, self.headers).await
+                        })
+                        .await
+                    }
+                    Method::PUT => self.write(model, entity, Some(id), &parameters, Some(body), &["application/json"]).await,
+                    Method::PATCH => {
+                        self.write(model, entity, Some(id), &parameters, Some(body), &["application/merge-patch+json", "application/json"])
+                            .await
+                    }
+                    Method::DELETE => self.write(model, entity, Some(id), &parameters, None, &[]).await,
+                    _ => Err(not_allowed("DELETE, GET, HEAD, PATCH, PUT")),
+                }
+            }
+        }
+    }
+
+    fn plans(&self) -> Arc<Plans> {
+        self.service.plans.of(&self.service.catalog.current())
+    }
+
+    fn model(&self, model: &str) -> Result<Arc<ModelPlan>, Problem> {
+        let plans = self.plans();
+        let found = plans.models.get(model).cloned();
+        found.ok_or_else(|| Problem::not_found(format!("There is no model {model}; GET /api lists what there is.")))
+    }
+
+    fn entity(&self, model: &str, entity: &str) -> Result<Arc<EntityPlan>, Problem> {
+        entity_of(&self.plans(), model, entity)
+    }
+
+    fn models(&self) -> Bytes {
+        let plans = self.plans();
+        let models: Vec<_> = plans
+            .models
+            .values()
+            .map(|plan| {
+                let name = &plan.model.name;
+                let entities: Vec<_> = plan
+                    .model
+                    .entities
+                    .iter()
+                    .map(|entity| json!({"name": entity.name, "description": entity.description, "path": format!("/api/{name}/{}", entity.path)}))
+                    .collect();
+                json!({
+                    "name": name,
+                    "description": plan.model.description,
+                    "path": format!("/api/{name}"),
+                    "openapi": format!("/api/{name}/openapi.json"),
+                    "entities": entities,
+                })
+            })
+            .collect();
+        json!({"models": models}).to_string().into()
+    }
+
+    async fn list(&self, model: &str, entity: &str, parameters: &[(String, String)]) -> Result<Response<Body>, Problem> {
+        let streamed = self
+            .headers
+            .get_all(header::ACCEPT)
+            .iter()
+            .filter_map(|accept| accept.to_str().ok())
+            .any(|accept| accept.split(',').any(|range| range.split(';').next().is_some_and(|range| range.trim() == reading::NDJSON)));
+        self.again_when_stale(|plans| async move {
+            let plan = entity_of(&plans, model, entity)?;
+            if streamed {
+                reading::stream(&self.service.streams, &plan, parameters).await
+            } else {
+                reading::page(&self.service.gate, &plan, self.path, parameters).await
+            }
+        })
+        .await
+    }
+
+    async fn write(
+        &self,
+        model: &str,
+        entity: &str,
+        id: Option<Uuid>,
+        parameters: &[(String, String)],
+        body: Option<Body>,
+        accepted: &'static [&'static str],
+    ) -> Result<Response<Body>, Problem> {
+        let (bytes, _memory) = match body {
+            Some(body) => {
+                self.check_content_type(accepted)?;
+                self.read_body(body).await?
+            }
+            None => (Bytes::new(), None),
+        };
+        let request = WriteRequest { method: &self.method, target: self.target, parameters, headers: self.headers, id, body: &bytes };
+        let request = &request;
+        let put_if_absent = self.method == Method::PUT && self.headers.contains_key(header::IF_NONE_MATCH);
+        self.again_when_stale(|plans| async move {
+            let plan = entity_of(&plans, model, entity)?;
+            let work = objects::read(request, &plan)?;
+            let outcomes = write::apply(&self.service.gate, &work, Vec::new()).await?;
+            self.service.metrics.wrote(&outcomes);
+            Ok(objects::respond(&work, outcomes, put_if_absent)?)
+        })
+        .await
+    }
+
+    async fn transactions(&self, body: Body) -> Result<Response<Body>, Problem> {
+        self.check_content_type(&["application/json"])?;
+        let (bytes, _memory) = self.read_body(body).await?;
+        let text = body::text(&bytes)?;
+        self.again_when_stale(|plans| async move {
+            let request = transactions::read(text, &plans)?;
+            let outcomes = write::apply(&self.service.gate, &request.work, request.failed).await?;
+            self.service.metrics.wrote(&outcomes);
+            Ok(json_response(transactions::answer(outcomes).into()))
+        })
+        .await
+    }
+
+    // Once more with the newest catalog, where the tables turned out to be others, or where a name is not known yet.
+    async fn again_when_stale<F: Future<Output = Result<Response<Body>, Failure>>>(
+        &self,
+        mut answer: impl FnMut(Arc<Plans>) -> F,
+    ) -> Result<Response<Body>, Problem> {
+        match answer(self.plans()).await {
+            Err(Failure::Database(error)) if meaning(&error) == Meaning::Stale => {
+                tracing::info!(%error, "the tables have changed; reading the catalog");
+                let catalog: Arc<Catalog> = self.service.catalog.refresh().await.map_err(|error| {
+                    tracing::warn!(error = %autonomy_process::catalog::error_chain(&error), "the catalog can't be read");
+                    Problem::unavailable("The database can't be reached; try again.")
+                })?;
+                answer(self.service.plans.of(&catalog)).await.map_err(problem)
+            }
+            answered => answered.map_err(problem),
+        }
+    }
+
+    fn check_content_type(&self, accepted: &'static [&'static str]) -> Result<(), Problem> {
+        let Some(value) = self.headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+        let media_type = value.to_str().unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+        if accepted.contains(&media_type.as_str()) {
+            return Ok(());
+        }
+        Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            format!("The body must be {}.", accepted.join(" or ")),
+        ))
+    }
+
+    // The body, and the memory reserved for it.
+    async fn read_body(&self, body: Body) -> Result<(Bytes, Option<tokio::sync::OwnedSemaphorePermit>), Problem> {
+        let most = self.service.most_body;
+        let too_large = || {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", format!("The body must have at most {most} bytes; send it in parts."))
+        };
+        let declared = self.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if declared.is_some_and(|length| length > most) {
+            return Err(too_large());
+        }
+        let reserved = declared.unwrap_or(most).div_ceil(BUDGET_UNIT).max(1) as u32;
+        let memory = tokio::time::timeout(Duration::from_secs(5), self.service.budget.clone().acquire_many_owned(reserved)).await;
+        let Ok(Ok(memory)) = memory else {
+            return Err(Problem::unavailable("Too many large bodies are being worked on; try again."));
+        };
+        let reading = async {
+            let mut stream = body.into_data_stream();
+            let mut bytes = BytesMut::with_capacity(declared.unwrap_or(0).min(most) as usize);
+            while let Some(piece) = stream.next().await {
+                let piece = piece.map_err(|_| Problem::bad_request("The body ended before its end."))?;
+                if (bytes.len() + piece.len()) as u64 > most {
+                    return Err(too_large());
+                }
+                bytes.extend_from_slice(&piece);
+            }
+            Ok(bytes.freeze())
+        };
+        match tokio::time::timeout(BODY_PATIENCE, reading).await {
+            Ok(bytes) => Ok((bytes?, Some(memory))),
+            Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", "The body took too long to come.")),
+        }
+    }
+}
+
+fn entity_of(plans: &Plans, model: &str, entity: &str) -> Result<Arc<EntityPlan>, Problem> {
+    let Some(model_plan) = plans.models.get(model) else {
+        return Err(Problem::not_found(format!("There is no model {model}; GET /api lists what there is.")));
+    };
+    model_plan
+        .by_path(entity)
+        .cloned()
+        .ok_or_else(|| Problem::not_found(format!("Model {model} has no entity at {entity}; GET /api lists what there is.")))
+}
+
+fn not_allowed(allow: &'static str) -> Problem {
+    let mut problem =
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", format!("This path takes {allow}."));
+    problem.allow = Some(allow);
+    problem
+}
+
+fn json_response(json: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::from(json));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

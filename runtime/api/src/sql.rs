@@ -1,0 +1,456 @@
+//! Plans as SQL: the only place with SQL text. Names come quoted from the plan; values are always parameters. Statements on a model's
+//! tables begin with its revision, so that no connection runs one that it prepared for another revision.
+
+use sqlx::Arguments;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::PgArguments;
+
+use crate::plan::{EntityPlan, ID, SYSTEM};
+use crate::query::{Filter, ListQuery, Operator, Sort};
+use crate::rows::{Param, Rows, Value};
+use crate::value::PgType;
+
+/// SQL with its parameters.
+#[derive(Debug, Default)]
+pub struct Statement {
+    /// The text.
+    pub text: String,
+    /// The parameters.
+    pub arguments: PgArguments,
+    count: usize,
+    failed: Option<BoxDynError>,
+}
+
+impl Statement {
+    fn on(plan: &EntityPlan) -> Self {
+        Self { text: format!("/* {}@{} */ ", plan.model.name, plan.revision), ..Self::default() }
+    }
+
+    fn fixed(text: &str) -> Self {
+        Self { text: text.to_owned(), ..Self::default() }
+    }
+
+    fn push(&mut self, text: &str) -> &mut Self {
+        self.text.push_str(text);
+        self
+    }
+
+    // Binds a parameter and gives its place.
+    fn bind(&mut self, param: Param) -> String {
+        if let Err(error) = self.arguments.add(param) {
+            self.failed.get_or_insert(error);
+        }
+        self.count += 1;
+        format!("${}", self.count)
+    }
+
+    fn with(mut self, param: Param) -> Self {
+        self.bind(param);
+        self
+    }
+
+    /// The query for sqlx.
+    ///
+    /// # Errors
+    /// When a parameter could not be bound.
+    pub fn query(self) -> Result<sqlx::query::Query<'static, sqlx::Postgres, PgArguments>, sqlx::Error> {
+        match self.failed {
+            Some(error) => Err(sqlx::Error::Encode(error)),
+            None => Ok(sqlx::query_with(sqlx::AssertSqlSafe(self.text), self.arguments)),
+        }
+    }
+}
+
+fn cast(pg_type: &PgType, list: bool) -> String {
+    match &pg_type.cast {
+        Some(name) if list => format!("::{name}[]"),
+        Some(name) => format!("::{name}"),
+        None => String::new(),
+    }
+}
+
+fn texts(plan: &EntityPlan, columns: &[usize]) -> String {
+    columns.iter().map(|column| format!("t.{}::text", plan.columns[*column].quoted)).collect::<Vec<_>>().join(", ")
+}
+
+/// A page or the whole of a list; each value as text.
+pub fn list(plan: &EntityPlan, query: &ListQuery, columns: &[usize], limit: Option<u64>) -> Statement {
+    let mut statement = Statement::on(plan);
+    statement.push("SELECT ").push(&texts(plan, columns)).push(" FROM ").push(&plan.table).push(" AS t");
+    conditions(plan, query, &mut statement, true);
+    let order: Vec<String> = query
+        .sort
+        .iter()
+        .map(|sort| format!("t.{}{}", plan.columns[sort.column].quoted, if sort.descending { " DESC" } else { "" }))
+        .collect();
+    statement.push(" ORDER BY ").push(&order.join(", "));
+    if let Some(limit) = limit {
+        let place = statement.bind(Param::value(&PgType::bigint(), Some((limit as i64).to_be_bytes().to_vec())));
+        statement.push(" LIMIT ").push(&place);
+    }
+    if query.offset > 0 {
+        let place = statement.bind(Param::value(&PgType::bigint(), Some((query.offset as i64).to_be_bytes().to_vec())));
+        statement.push(" OFFSET ").push(&place);
+    }
+    statement
+}
+
+/// How many objects a list has in all.
+pub fn count(plan: &EntityPlan, query: &ListQuery) -> Statement {
+    let mut statement = Statement::on(plan);
+    statement.push("SELECT count(*) FROM ").push(&plan.table).push(" AS t");
+    conditions(plan, query, &mut statement, false);
+    statement
+}
+
+fn conditions(plan: &EntityPlan, query: &ListQuery, statement: &mut Statement, paged: bool) {
+    let mut conditions: Vec<String> = query.filters.iter().map(|filter| condition(plan, filter, statement)).collect();
+    if let (true, Some(after)) = (paged, &query.after) {
+        conditions.push(behind(plan, &query.sort, after, statement));
+    }
+    if !conditions.is_empty() {
+        let text = format!(" WHERE {}", conditions.join(" AND "));
+        statement.push(&text);
+    }
+}
+
+fn condition(plan: &EntityPlan, filter: &Filter, statement: &mut Statement) -> String {
+    let column = &plan.columns[filter.column];
+    let name = format!("t.{}", column.quoted);
+    let first = filter.values.first().cloned().unwrap_or_default();
+    let compared = |operator: &str, statement: &mut Statement| {
+        let place = statement.bind(Param::value(&column.pg_type, Some(first.clone())));
+        format!("{name} {operator} {place}{}", cast(&column.pg_type, false))
+    };
+    match filter.operator {
+        Operator::Eq => compared("=", statement),
+        Operator::Ne => compared("IS DISTINCT FROM", statement),
+        Operator::Gt => compared(">", statement),
+        Operator::Gte => compared(">=", statement),
+        Operator::Lt => compared("<", statement),
+        Operator::Lte => compared("<=", statement),
+        Operator::In => {
+            let values = filter.values.iter().map(|value| Some(value.as_slice()));
+            let place = statement.bind(Param::list(&column.pg_type, values));
+            format!("{name} = ANY({place}{})", cast(&column.pg_type, true))
+        }
+        Operator::Like => {
+            let pattern = String::from_utf8_lossy(&first).into_owned();
+            format!("{name}::text LIKE {}", statement.bind(Param::text(pattern)))
+        }
+        Operator::IsNull => format!("{name} IS {}NULL", if first == [1] { "" } else { "NOT " }),
+    }
+}
+
+// What comes behind a row in the order: NULLs are last, or first where descending, as PostgreSQL has them.
+fn behind(plan: &EntityPlan, sort: &[Sort], after: &[Option<String>], statement: &mut Statement) -> String {
+    let places: Vec<Option<String>> = sort
+        .iter()
+        .zip(after)
+        .map(|(sort, value)| {
+            let column = &plan.columns[sort.column];
+            value.as_ref().map(|value| format!("{}::{}", statement.bind(Param::text(value.as_str())), column.pg_type.name))
+        })
+        .collect();
+    let name = |sort: &Sort| format!("t.{}", plan.columns[sort.column].quoted);
+    let same_way = sort.iter().all(|other| other.descending == sort[0].descending);
+    if same_way && sort.iter().all(|sort| plan.columns[sort.column].required) {
+        // As a row comparison an index serves it.
+        let names = sort.iter().map(name).collect::<Vec<_>>().join(", ");
+        let values = places.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let operator = if sort[0].descending { "<" } else { ">" };
+        return format!("({names}) {operator} ({values})");
+    }
+    let mut text = String::new();
+    for (sort, place) in sort.iter().zip(&places).rev() {
+        let name = name(sort);
+        let nullable = !plan.columns[sort.column].required;
+        let (beyond, equal) = match place {
+            Some(place) if sort.descending => (format!("{name} < {place}"), format!("{name} = {place}")),
+            Some(place) if nullable => (format!("({name} > {place} OR {name} IS NULL)"), format!("{name} = {place}")),
+            Some(place) => (format!("{name} > {place}"), format!("{name} = {place}")),
+            None if sort.descending => (format!("{name} IS NOT NULL"), format!("{name} IS NULL")),
+            None => ("false".to_owned(), format!("{name} IS NULL")),
+        };
+        text = if text.is_empty() { beyond } else { format!("({beyond} OR ({equal} AND {text}))") };
+    }
+    text
+}
+
+/// Objects by their ids: the id, then each column given as text.
+pub fn objects(plan: &EntityPlan, ids: &[[u8; 16]], columns: &[usize]) -> Statement {
+    let mut statement = Statement::on(plan);
+    let place = statement.bind(Param::ids(ids));
+    let text = format!("SELECT t.\"id\", {} FROM {} AS t WHERE t.\"id\" = ANY({place})", texts(plan, columns), plan.table);
+    statement.push(&text);
+    statement
+}
+
+/// Where the log is, as a number, read in a transaction after its snapshot.
+pub fn position() -> Statement {
+    Statement::fixed("SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::text")
+}
+
+/// COPY of whole rows.
+pub fn copy(plan: &EntityPlan) -> String {
+    let columns: Vec<&str> = plan.writable().map(|column| plan.columns[column].quoted.as_str()).collect();
+    format!("COPY {} ({}) FROM STDIN (FORMAT binary)", plan.table, columns.join(", "))
+}
+
+/// The value that a new row has in a column: NULL where the body says nothing and there is no default.
+pub fn new_value<'a>(plan: &'a EntityPlan, rows: &'a Rows, row: u32, column: usize) -> Option<&'a [u8]> {
+    match rows.get(row as usize, column) {
+        Value::Bytes(bytes) => Some(bytes),
+        Value::Null => None,
+        Value::Absent => plan.columns[column].default.as_deref(),
+    }
+}
+
+/// The body of a binary COPY.
+pub fn copy_data(plan: &EntityPlan, rows: &Rows, selection: &[u32]) -> Vec<u8> {
+    let columns: Vec<usize> = plan.writable().collect();
+    let mut data = Vec::with_capacity(rows.size() + selection.len() * (2 + 4 * columns.len()) + 32);
+    data.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
+    let count = (columns.len() as i16).to_be_bytes();
+    for row in selection {
+        data.extend_from_slice(&count);
+        for column in &columns {
+            match new_value(plan, rows, *row, *column) {
+                Some(bytes) => {
+                    data.extend_from_slice(&(bytes.len() as i32).to_be_bytes());
+                    data.extend_from_slice(bytes);
+                }
+                None => data.extend_from_slice(&(-1_i32).to_be_bytes()),
+            }
+        }
+    }
+    data.extend_from_slice(&(-1_i16).to_be_bytes());
+    data
+}
+
+/// What an insert does where the object is there already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// It fails.
+    Fail,
+    /// It leaves the object as it is.
+    Ignore,
+    /// It sets these columns of the object with the same natural key.
+    UpdateByKey(Vec<usize>),
+    /// It sets these columns of the object with the same id.
+    UpdateById(Vec<usize>),
+}
+
+/// New rows; answers id, version, and whether the row is new, in the rows' order.
+pub fn insert(plan: &EntityPlan, rows: &Rows, selection: &[u32], conflict: &Conflict) -> Statement {
+    let mut statement = Statement::on(plan);
+    let columns: Vec<usize> = plan.writable().collect();
+    let places: Vec<String> = columns
+        .iter()
+        .map(|column| {
+            let values = selection.iter().map(|row| new_value(plan, rows, *row, *column));
+            statement.bind(Param::list(&plan.columns[*column].pg_type, values))
+        })
+        .collect();
+    let names: Vec<&str> = columns.iter().map(|column| plan.columns[*column].quoted.as_str()).collect();
+    let values: Vec<String> = columns.iter().map(|column| format!("u.c{column}{}", cast(&plan.columns[*column].pg_type, false))).collect();
+    let aliases: Vec<String> = columns.iter().map(|column| format!("c{column}")).collect();
+    let text = format!(
+        "INSERT INTO {} AS t ({}) SELECT {} FROM unnest({}) WITH ORDINALITY AS u({}, o) ORDER BY u.o",
+        plan.table,
+        names.join(", "),
+        values.join(", "),
+        places.join(", "),
+        aliases.join(", ")
+    );
+    statement.push(&text);
+    let key = |columns: &[usize]| columns.iter().map(|column| plan.columns[*column].quoted.as_str()).collect::<Vec<_>>().join(", ");
+    let key_or_id = if plan.key.is_empty() { key(&[ID]) } else { key(&plan.key) };
+    let set = |columns: &[usize]| {
+        let set = columns.iter().map(|column| &plan.columns[*column].quoted).map(|name| format!("{name} = EXCLUDED.{name}"));
+        set.collect::<Vec<_>>().join(", ")
+    };
+    let on_conflict = match conflict {
+        Conflict::Fail => String::new(),
+        Conflict::Ignore => format!(" ON CONFLICT ({key_or_id}) DO NOTHING"),
+        Conflict::UpdateByKey(columns) => format!(" ON CONFLICT ({key_or_id}) DO UPDATE SET {}", set(columns)),
+        Conflict::UpdateById(columns) => format!(" ON CONFLICT ({}) DO UPDATE SET {}", key(&[ID]), set(columns)),
+    };
+    statement.push(&on_conflict).push(" RETURNING t.\"id\", t.\"version\", (t.xmax = 0)");
+    statement
+}
+
+/// The objects that have the rows' natural keys (or ids, where the entity has none): place of the row from 1, id, version.
+pub fn by_key(plan: &EntityPlan, rows: &Rows, selection: &[u32], columns: &[usize]) -> Statement {
+    let mut statement = Statement::on(plan);
+    let places: Vec<String> = columns
+        .iter()
+        .map(|column| {
+            let values = selection.iter().map(|row| new_value(plan, rows, *row, *column));
+            statement.bind(Param::list(&plan.columns[*column].pg_type, values))
+        })
+        .collect();
+    let aliases: Vec<String> = columns.iter().map(|column| format!("c{column}")).collect();
+    let equal: Vec<String> = columns
+        .iter()
+        .map(|column| {
+            let column_plan = &plan.columns[*column];
+            format!("t.{} = u.c{column}{}", column_plan.quoted, cast(&column_plan.pg_type, false))
+        })
+        .collect();
+    let text = format!(
+        "SELECT u.o, t.\"id\", t.\"version\" FROM unnest({}) WITH ORDINALITY AS u({}, o) JOIN {} AS t ON {}",
+        places.join(", "),
+        aliases.join(", "),
+        plan.table,
+        equal.join(" AND ")
+    );
+    statement.push(&text);
+    statement
+}
+
+/// An expectation of a present value.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    /// The row in its batch.
+    pub row: u32,
+    /// The column.
+    pub column: usize,
+    /// The value expected, in binary form; `None` is null.
+    pub expected: Option<Vec<u8>>,
+}
+
+/// Locks the rows' objects in the order of their ids: place of the row from 1, version, and whether all its conditions hold.
+pub fn lock(plan: &EntityPlan, rows: &Rows, selection: &[u32], conditions: &[&Condition], for_delete: bool) -> Statement {
+    let mut statement = Statement::on(plan);
+    let ids: Vec<[u8; 16]> = selection.iter().map(|row| rows.id(*row as usize)).collect();
+    let mut places = vec![statement.bind(Param::ids(&ids))];
+    let mut aliases = vec!["id".to_owned()];
+    let mut columns: Vec<usize> = conditions.iter().map(|condition| condition.column).collect();
+    columns.sort_unstable();
+    columns.dedup();
+    let mut holds = Vec::with_capacity(columns.len());
+    for column in columns {
+        let pg_type = &plan.columns[column].pg_type;
+        let of_row = |row: &u32| conditions.iter().find(|condition| condition.column == column && condition.row == *row);
+        let values = selection.iter().map(|row| of_row(row).and_then(|condition| condition.expected.as_deref()));
+        places.push(statement.bind(Param::list(pg_type, values)));
+        let given: Vec<bool> = selection.iter().map(|row| of_row(row).is_some()).collect();
+        places.push(statement.bind(Param::booleans(&given)));
+        aliases.extend([format!("c{column}"), format!("g{column}")]);
+        let name = &plan.columns[column].quoted;
+        holds.push(format!("(NOT u.g{column} OR t.{name} IS NOT DISTINCT FROM u.c{column}{})", cast(pg_type, false)));
+    }
+    let holds = if holds.is_empty() { "true".to_owned() } else { holds.join(" AND ") };
+    let text = format!(
+        "SELECT u.o, t.\"version\", {holds} FROM unnest({}) WITH ORDINALITY AS u({}, o) JOIN {} AS t ON t.\"id\" = u.id \
+         ORDER BY t.\"id\" FOR {} OF t",
+        places.join(", "),
+        aliases.join(", "),
+        plan.table,
+        if for_delete { "UPDATE" } else { "NO KEY UPDATE" }
+    );
+    statement.push(&text);
+    statement
+}
+
+/// Sets what the rows give of these columns; answers id and version.
+pub fn update(plan: &EntityPlan, rows: &Rows, selection: &[u32], columns: &[usize]) -> Statement {
+    let mut statement = Statement::on(plan);
+    let ids: Vec<[u8; 16]> = selection.iter().map(|row| rows.id(*row as usize)).collect();
+    let mut places = vec![statement.bind(Param::ids(&ids))];
+    let mut aliases = vec!["id".to_owned()];
+    let mut set = Vec::with_capacity(columns.len());
+    for column in columns {
+        let column_plan = &plan.columns[*column];
+        let values = selection.iter().map(|row| match rows.get(*row as usize, *column) {
+            Value::Bytes(bytes) => Some(bytes),
+            _ => None,
+        });
+        places.push(statement.bind(Param::list(&column_plan.pg_type, values)));
+        aliases.push(format!("c{column}"));
+        let value = format!("u.c{column}{}", cast(&column_plan.pg_type, false));
+        let given: Vec<bool> = selection.iter().map(|row| rows.get(*row as usize, *column) != Value::Absent).collect();
+        let name = &column_plan.quoted;
+        if given.iter().all(|given| *given) {
+            set.push(format!("{name} = {value}"));
+        } else {
+            places.push(statement.bind(Param::booleans(&given)));
+            aliases.push(format!("g{column}"));
+            set.push(format!("{name} = CASE WHEN u.g{column} THEN {value} ELSE t.{name} END"));
+        }
+    }
+    let text = format!(
+        "UPDATE {} AS t SET {} FROM unnest({}) AS u({}) WHERE t.\"id\" = u.id RETURNING t.\"id\", t.\"version\"",
+        plan.table,
+        set.join(", "),
+        places.join(", "),
+        aliases.join(", ")
+    );
+    statement.push(&text);
+    statement
+}
+
+/// Deletes; answers id and version.
+pub fn delete(plan: &EntityPlan, ids: &[[u8; 16]]) -> Statement {
+    let mut statement = Statement::on(plan);
+    let place = statement.bind(Param::ids(ids));
+    let text = format!("DELETE FROM {} AS t WHERE t.\"id\" = ANY({place}) RETURNING t.\"id\", t.\"version\"", plan.table);
+    statement.push(&text);
+    statement
+}
+
+/// The ids that are there, locked so that they stay until the transaction ends. The table comes quoted.
+pub fn present(table: &str, ids: &[[u8; 16]], lock: bool) -> Statement {
+    let mut statement = Statement::default();
+    let place = statement.bind(Param::ids(ids));
+    let lock = if lock { " ORDER BY t.\"id\" FOR KEY SHARE OF t" } else { "" };
+    statement.push(&format!("SELECT t.\"id\" FROM {table} AS t WHERE t.\"id\" = ANY({place}){lock}"));
+    statement
+}
+
+/// The members of the writable columns.
+pub fn own_columns(plan: &EntityPlan) -> Vec<usize> {
+    (SYSTEM..plan.columns.len()).collect()
+}
+
+/// Writes the context of a transaction into the log, for the relay.
+pub fn context(json: String) -> Statement {
+    Statement::fixed("SELECT pg_logical_emit_message(true, 'autonomy.context', $1)").with(Param::text(json))
+}
+
+/// Takes idempotency keys; answers those that were free. Waits for other transactions that take the same ones.
+pub fn take_keys(hashes: &[[u8; 32]], requests: &[Option<[u8; 32]>]) -> Statement {
+    let bytea = PgType { oid: 17, array_oid: 1001, cast: None, name: "bytea".to_owned() };
+    Statement::fixed(
+        "INSERT INTO autonomy.idempotency (key_hash, request_hash) \
+         SELECT u.k, u.r FROM unnest($1, $2) AS u(k, r) ORDER BY u.k ON CONFLICT (key_hash) DO NOTHING RETURNING key_hash",
+    )
+    .with(Param::byte_strings(hashes))
+    .with(Param::list(&bytea, requests.iter().map(|request| request.as_ref().map(<[u8; 32]>::as_slice))))
+}
+
+/// The answers kept for idempotency keys: key, request, status, answer as text.
+pub fn kept_answers(hashes: &[[u8; 32]]) -> Statement {
+    Statement::fixed(
+        "SELECT key_hash, request_hash, status, response::text FROM autonomy.idempotency WHERE key_hash = ANY($1)",
+    )
+    .with(Param::byte_strings(hashes))
+}
+
+/// Gives idempotency keys back that this transaction took.
+pub fn give_back_keys(hashes: &[[u8; 32]]) -> Statement {
+    Statement::fixed("DELETE FROM autonomy.idempotency WHERE key_hash = ANY($1)").with(Param::byte_strings(hashes))
+}
+
+/// Keeps the answers for idempotency keys that this transaction took.
+pub fn keep_answers(hashes: &[[u8; 32]], statuses: &[u16], answers: &[String]) -> Statement {
+    let statuses: Vec<[u8; 8]> = statuses.iter().map(|status| i64::from(*status).to_be_bytes()).collect();
+    Statement::fixed(
+        "UPDATE autonomy.idempotency AS i SET status = u.s, response = u.a::jsonb \
+         FROM unnest($1, $2, $3) AS u(k, s, a) WHERE i.key_hash = u.k",
+    )
+    .with(Param::byte_strings(hashes))
+    .with(Param::list(&PgType::bigint(), statuses.iter().map(|status| Some(status.as_slice()))))
+    .with(Param::texts(answers))
+}

@@ -1,0 +1,410 @@
+//! `/api/transactions`: units of operations over any entities of any models.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
+use sonic_rs::LazyValue;
+use uuid::Uuid;
+
+use crate::body::{self, Purpose};
+use crate::plan::{EntityPlan, ID, Plans};
+use crate::problem::{Fault, Intake, Path, Problem};
+use crate::rows::Rows;
+use crate::sql::Condition;
+use crate::value::{Form, Scalar};
+use crate::write::{Batch, Context, Effect, Kind, Objects, Outcomes, Owner, Place, Unit, UnitOutcome, Work, Written};
+
+// The most units of a request, and the most operations of all its units.
+const MOST_UNITS: usize = 10_000;
+const MOST_OPERATIONS: usize = 100_000;
+
+/// A request read: what is to be written, and the units that have failed already.
+pub struct Request {
+    /// What is to be written.
+    pub work: Work,
+    /// Each unit's problem, where it has one.
+    pub failed: Vec<Option<Problem>>,
+}
+
+/// Reads a request.
+///
+/// # Errors
+/// Where the body is no JSON or no list of units. What is wrong inside of a unit is the unit's.
+pub fn read(text: &str, plans: &Plans) -> Result<Request, Problem> {
+    let root: LazyValue<'_> = body::read(text, std::marker::PhantomData::<LazyValue<'_>>)?;
+    let mut intake = Intake::default();
+    let mut units = None;
+    for (name, value) in body::members(root.as_raw_str(), &Path::ROOT, &mut intake) {
+        match name.as_str() {
+            "units" => units = Some(value),
+            _ => intake.push(&Path::ROOT.member(&name), "is no member of a transactions request"),
+        }
+    }
+    let path = Path::ROOT.member("units");
+    let units: Vec<LazyValue<'_>> = match &units {
+        Some(list) if list.as_raw_str().starts_with('[') => sonic_rs::to_array_iter(list.as_raw_str()).filter_map(Result::ok).collect(),
+        Some(_) => {
+            intake.push(&path, "must be a list");
+            Vec::new()
+        }
+        None => {
+            intake.push(&path, "must be given");
+            Vec::new()
+        }
+    };
+    if units.len() > MOST_UNITS {
+        intake.push(&path, format!("must have at most {MOST_UNITS} units"));
+    }
+    if !intake.faults.is_empty() {
+        return Err(intake.faults.into_problem());
+    }
+    let mut reader = Reader { plans, batches: Vec::new(), by_kind: HashMap::new(), operations: 0 };
+    let mut request = Request {
+        work: Work { batches: Vec::new(), units: Vec::with_capacity(units.len()), place: Place::Operation, want_objects: false, keep },
+        failed: Vec::with_capacity(units.len()),
+    };
+    for (index, raw) in units.iter().enumerate() {
+        let mut intake = Intake::default();
+        request.work.units.push(reader.unit(raw.as_raw_str(), index, &path.index(index), &mut intake));
+        request.failed.push((!intake.faults.is_empty()).then(|| intake.faults.into_problem()));
+        if reader.operations > MOST_OPERATIONS {
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid-body",
+                format!("A request may have at most {MOST_OPERATIONS} operations in all."),
+            ));
+        }
+    }
+    request.work.batches = reader.batches;
+    Ok(request)
+}
+
+struct Reader<'p> {
+    plans: &'p Plans,
+    batches: Vec<Batch>,
+    by_kind: HashMap<(usize, Kind), u32>,
+    operations: usize,
+}
+
+#[derive(Default)]
+struct Operation<'t> {
+    op: Option<String>,
+    model: Option<String>,
+    entity: Option<String>,
+    id: Option<LazyValue<'t>>,
+    object: Option<LazyValue<'t>>,
+    conditions: Option<LazyValue<'t>>,
+    on_conflict: Option<String>,
+}
+
+impl Reader<'_> {
+    fn unit(&mut self, raw: &str, index: usize, path: &Path<'_>, intake: &mut Intake) -> Unit {
+        let mut unit = Unit::default();
+        let mut operations = None;
+        for (name, value) in body::members(raw, path, intake) {
+            let here = path.member(&name);
+            match name.as_str() {
+                "idempotencyKey" => unit.key_texts = keys(value.as_raw_str(), &here, intake),
+                "context" => unit.context = context(value.as_raw_str(), &here, intake),
+                "operations" => operations = Some(value),
+                _ => intake.push(&here, "is no member of a unit"),
+            }
+        }
+        unit.keys = unit.key_texts.iter().map(|key| Sha256::digest(key.as_bytes()).into()).collect();
+        let here = path.member("operations");
+        match &operations {
+            Some(list) if list.as_raw_str().starts_with('[') => {
+                for (number, operation) in sonic_rs::to_array_iter(list.as_raw_str()).filter_map(Result::ok).enumerate() {
+                    self.operations += 1;
+                    let owner = Owner { unit: index as u32, operation: number as u32 };
+                    if let Some(at) = self.operation(operation.as_raw_str(), owner, &here.index(number), intake) {
+                        unit.operations.push(at);
+                    }
+                }
+            }
+            Some(_) => intake.push(&here, "must be a list"),
+            None => intake.push(&here, "must be given"),
+        }
+        unit
+    }
+
+    fn operation(&mut self, raw: &str, owner: Owner, path: &Path<'_>, intake: &mut Intake) -> Option<(u32, u32)> {
+        let mut operation = Operation::default();
+        for (name, value) in body::members(raw, path, intake) {
+            let here = path.member(&name);
+            let raw = value.as_raw_str();
+            match name.as_str() {
+                "op" => operation.op = body::string(raw, &here, intake),
+                "model" => operation.model = body::string(raw, &here, intake),
+                "entity" => operation.entity = body::string(raw, &here, intake),
+                "onConflict" => operation.on_conflict = body::string(raw, &here, intake),
+                "id" => operation.id = Some(value),
+                "object" => operation.object = Some(value),
+                "if" => operation.conditions = Some(value),
+                _ => intake.push(&here, "is no member of an operation"),
+            }
+        }
+        let plan = self.entity(&operation, path, intake);
+        let kind = kind(&operation, path, intake);
+        let (plan, kind) = (plan?, kind?);
+        let batch_index = self.batch(&plan, kind);
+        let batch = &mut self.batches[batch_index as usize];
+        let row = batch.rows.len() as u32;
+        if kind.is_create() {
+            create(batch, &operation, path, intake);
+        } else {
+            change(batch, &operation, path, intake);
+        }
+        // An object that was none left no row; its unit has a fault then.
+        if batch.rows.len() as u32 == row {
+            batch.rows.begin();
+        }
+        batch.references.append(&mut intake.references);
+        batch.owners.push(owner);
+        Some((batch_index, row))
+    }
+
+    fn entity(&self, operation: &Operation<'_>, path: &Path<'_>, intake: &mut Intake) -> Option<Arc<EntityPlan>> {
+        let (Some(model), Some(entity)) = (&operation.model, &operation.entity) else {
+            for (member, value) in [("model", &operation.model), ("entity", &operation.entity)] {
+                if value.is_none() {
+                    intake.push(&path.member(member), "must be given, as a string");
+                }
+            }
+            return None;
+        };
+        let Some(model) = self.plans.models.get(model) else {
+            intake.push(&path.member("model"), format!("there is no model {model}"));
+            return None;
+        };
+        let plan = model.by_name(entity).cloned();
+        if plan.is_none() {
+            intake.push(&path.member("entity"), format!("model {} has no entity {entity}", model.model.name));
+        }
+        plan
+    }
+
+    fn batch(&mut self, plan: &Arc<EntityPlan>, kind: Kind) -> u32 {
+        let batches = &mut self.batches;
+        *self.by_kind.entry((Arc::as_ptr(plan) as usize, kind)).or_insert_with(|| {
+            batches.push(Batch {
+                rows: Rows::new(plan.columns.len()),
+                plan: plan.clone(),
+                kind,
+                owners: Vec::new(),
+                conditions: Vec::new(),
+                references: Vec::new(),
+            });
+            (batches.len() - 1) as u32
+        })
+    }
+}
+
+fn kind(operation: &Operation<'_>, path: &Path<'_>, intake: &mut Intake) -> Option<Kind> {
+    let kind = match (operation.op.as_deref(), operation.on_conflict.as_deref()) {
+        (Some("create"), None | Some("error")) => Kind::Create,
+        (Some("create"), Some("ignore")) => Kind::CreateOrIgnore,
+        (Some("create"), Some("update")) => Kind::CreateOrUpdate,
+        (Some("create"), Some(_)) => {
+            intake.push(&path.member("onConflict"), "must be error, ignore or update");
+            return None;
+        }
+        (Some("patch"), None) => Kind::Patch,
+        (Some("delete"), None) => Kind::Delete,
+        (Some("patch" | "delete"), Some(_)) => {
+            intake.push(&path.member("onConflict"), "is for create only");
+            return None;
+        }
+        _ => {
+            intake.push(&path.member("op"), "must be create, patch or delete");
+            return None;
+        }
+    };
+    if kind.is_create() && operation.conditions.is_some() {
+        intake.push(&path.member("if"), "is for patch and delete only");
+    }
+    if kind == Kind::Delete && operation.object.is_some() {
+        intake.push(&path.member("object"), "is for create and patch only");
+    }
+    Some(kind)
+}
+
+fn create(batch: &mut Batch, operation: &Operation<'_>, path: &Path<'_>, intake: &mut Intake) {
+    let here = path.member("object");
+    let Some(object) = &operation.object else {
+        intake.push(&here, "must be given");
+        return;
+    };
+    if operation.id.is_some() {
+        intake.push(&path.member("id"), "of a new object belongs into the object");
+    }
+    read_object(object.as_raw_str(), batch, Purpose::Create, &here, intake);
+}
+
+fn change(batch: &mut Batch, operation: &Operation<'_>, path: &Path<'_>, intake: &mut Intake) {
+    let id = match operation.id.as_ref().map(|id| Scalar::read(id.as_raw_str())) {
+        Some(Ok(Some(Scalar::String(id)))) => Uuid::try_parse(&id).ok(),
+        _ => None,
+    };
+    if id.is_none() {
+        intake.push(&path.member("id"), "must be given, as a string with a UUID");
+    }
+    let here = path.member("object");
+    let before = batch.rows.len();
+    match &operation.object {
+        Some(object) if batch.kind == Kind::Patch => read_object(object.as_raw_str(), batch, Purpose::Patch, &here, intake),
+        None if batch.kind == Kind::Patch => intake.push(&here, "must be given"),
+        _ => {}
+    }
+    if batch.rows.len() == before {
+        batch.rows.begin();
+    }
+    let (Some(id), Some(row)) = (id, batch.rows.len().checked_sub(1)) else { return };
+    if batch.rows.get(row, ID) != crate::rows::Value::Absent && batch.rows.id(row) != id.into_bytes() {
+        intake.push(&here.member("id"), "is another than the operation's id");
+    }
+    batch.rows.set(ID, |out| {
+        out.extend_from_slice(id.as_bytes());
+        true
+    });
+    if let Some(conditions) = &operation.conditions {
+        read_conditions(conditions.as_raw_str(), batch, row as u32, &path.member("if"), intake);
+    }
+}
+
+fn read_object(raw: &str, batch: &mut Batch, purpose: Purpose, path: &Path<'_>, intake: &mut Intake) {
+    // The whole body is JSON, so each of its parts is.
+    if let Err(problem) = body::read_object(raw, &batch.plan, purpose, path, &mut batch.rows, intake) {
+        intake.push(path, problem.detail);
+    }
+}
+
+fn read_conditions(raw: &str, batch: &mut Batch, row: u32, path: &Path<'_>, intake: &mut Intake) {
+    for (name, value) in body::members(raw, path, intake) {
+        let here = path.member(&name);
+        let Some(column) = batch.plan.column_of_member(&name, usize::MAX) else {
+            intake.push(&here, format!("is no member of {}", batch.plan.entity().name));
+            continue;
+        };
+        if batch.conditions.iter().any(|condition| condition.row == row && condition.column == column) {
+            intake.push(&here, "is given twice");
+            continue;
+        }
+        match Scalar::read(value.as_raw_str()) {
+            Ok(None) => batch.conditions.push(Condition { row, column, expected: None }),
+            Ok(Some(scalar)) => {
+                let mut expected = Vec::new();
+                if batch.plan.columns[column].encoder.encode(&scalar, Form::Binary, &here, intake, &mut expected) {
+                    batch.conditions.push(Condition { row, column, expected: Some(expected) });
+                }
+            }
+            Err(detail) => intake.push(&here, detail),
+        }
+    }
+    // Parts that are compared with refer to nothing new.
+    intake.references.retain(|reference| reference.row != row || batch.kind == Kind::Patch);
+}
+
+// One key or a list of them.
+fn keys(raw: &str, path: &Path<'_>, intake: &mut Intake) -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut add = |raw: &str, path: &Path<'_>, intake: &mut Intake| {
+        if let Some(key) = body::string(raw, path, intake) {
+            if key.is_empty() || key.len() > MOST_KEY_BYTES {
+                intake.push(path, format!("must have 1 to {MOST_KEY_BYTES} bytes"));
+            } else if keys.contains(&key) {
+                intake.push(path, "is there twice");
+            } else {
+                keys.push(key);
+            }
+        }
+    };
+    if raw.starts_with('[') {
+        for (index, key) in sonic_rs::to_array_iter(raw).filter_map(Result::ok).enumerate() {
+            add(key.as_raw_str(), &path.index(index), intake);
+        }
+    } else {
+        add(raw, path, intake);
+    }
+    keys
+}
+
+/// The longest idempotency key.
+pub const MOST_KEY_BYTES: usize = 512;
+
+fn context(raw: &str, path: &Path<'_>, intake: &mut Intake) -> Context {
+    let mut context = Context::default();
+    for (name, value) in body::members(raw, path, intake) {
+        let here = path.member(&name);
+        let mut text = body::string(value.as_raw_str(), &here, intake);
+        if text.as_ref().is_some_and(|text| text.len() > MOST_KEY_BYTES || text.chars().any(char::is_control)) {
+            intake.push(&here, format!("must be printable, with at most {MOST_KEY_BYTES} bytes"));
+            text = None;
+        }
+        match name.as_str() {
+            "actor" => context.actor = text,
+            "traceparent" => context.traceparent = text,
+            "causationId" => context.causation_id = text,
+            _ => intake.push(&here, "is no member of a context"),
+        }
+    }
+    context
+}
+
+fn results(written: &[Written]) -> Json {
+    let results = written.iter().map(|written| {
+        let mut result = json!({"id": written.id_text(), "version": written.version});
+        let effect = match written.effect {
+            Effect::Created => "created",
+            Effect::Updated => "updated",
+            Effect::Ignored => "ignored",
+            Effect::Deleted => "deleted",
+        };
+        result["effect"] = effect.into();
+        result
+    });
+    Json::Array(results.collect())
+}
+
+// Kept is what a replay answers.
+fn keep(_: &Work, written: &[Written], _: &Objects) -> (u16, String) {
+    (200, results(written).to_string())
+}
+
+/// The answer's body.
+pub fn answer(outcomes: Outcomes) -> Vec<u8> {
+    let mut body = br#"{"units":["#.to_vec();
+    for (index, outcome) in outcomes.units.into_iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        let entry = match outcome {
+            Some(UnitOutcome::Done(written)) => json!({"status": 200, "replayed": false, "results": results(&written)}),
+            Some(UnitOutcome::Replayed { status, answer }) => {
+                json!({"status": status, "replayed": true, "results": serde_json::from_str::<Json>(&answer).unwrap_or_default()})
+            }
+            Some(UnitOutcome::Failed(problem)) => failed(&problem),
+            None => failed(&Problem::internal()),
+        };
+        body.extend_from_slice(entry.to_string().as_bytes());
+    }
+    body.extend_from_slice(b"]}");
+    body
+}
+
+fn failed(problem: &Problem) -> Json {
+    let mut entry = json!({"status": problem.status.as_u16()});
+    entry["problem"] = serde_json::from_slice(&problem.to_json()).unwrap_or_default();
+    if let Some(seconds) = problem.retry_after {
+        entry["retryAfter"] = seconds.into();
+    }
+    entry
+}
+
+/// A fault in a header, as a problem.
+pub fn bad_header(name: &'static str, detail: impl Into<String>) -> Problem {
+    Problem::bad_request(format!("The header {name} can't be used.")).with(Fault::parameter(name, detail))
+}

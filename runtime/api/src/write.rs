@@ -1,0 +1,333 @@
+//! Writing: many units of operations, applied set-wise. Every statement takes all rows of one entity and one kind of operation at once;
+//! a unit is all or nothing, and a unit that fails undoes itself alone.
+
+mod attempt;
+mod blame;
+mod order;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::database::{Failure, Gate, Meaning, meaning, problem};
+use crate::plan::EntityPlan;
+use crate::problem::{PartReference, Problem};
+use crate::rows::Rows;
+use crate::sql::Condition;
+pub use attempt::text;
+use attempt::{Attempt, Outcome};
+
+// A set that meets deadlocks or serialization failures is tried so often.
+const TRIES: u32 = 8;
+// So many sets may fail one after the other with a culprit found each time; then the set is halved.
+const CULPRIT_ROUNDS: usize = 4;
+
+/// What is done with the rows of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// New objects; an error where they are there.
+    Create,
+    /// New objects; those that are there stay as they are.
+    CreateOrIgnore,
+    /// New objects; those that are there get the members given.
+    CreateOrUpdate,
+    /// The whole of an object, which may be there or not.
+    Put,
+    /// Members of an object.
+    Patch,
+    /// The end of an object.
+    Delete,
+}
+
+impl Kind {
+    /// Whether rows of it are new objects.
+    pub fn is_create(self) -> bool {
+        matches!(self, Self::Create | Self::CreateOrIgnore | Self::CreateOrUpdate)
+    }
+}
+
+/// Rows of one entity, for one kind of operation.
+#[derive(Debug)]
+pub struct Batch {
+    /// The entity.
+    pub plan: Arc<EntityPlan>,
+    /// What is done with the rows.
+    pub kind: Kind,
+    /// The rows.
+    pub rows: Rows,
+    /// Each row's unit and its operation's number in it.
+    pub owners: Vec<Owner>,
+    /// Expectations of present values.
+    pub conditions: Vec<Condition>,
+    /// References from inside of parts.
+    pub references: Vec<PartReference>,
+}
+
+/// The operation that a row belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The unit.
+    pub unit: u32,
+    /// The operation in the unit.
+    pub operation: u32,
+}
+
+/// The context of a unit, for the events of what it writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Context {
+    /// Who.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// The W3C trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// The event that caused it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub causation_id: Option<String>,
+}
+
+impl Context {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Operations that are done together or not at all.
+#[derive(Clone, Debug, Default)]
+pub struct Unit {
+    /// Idempotency keys, hashed.
+    pub keys: Vec<[u8; 32]>,
+    /// The keys as given.
+    pub key_texts: Vec<String>,
+    /// What the request was, where a key must not be used for another one.
+    pub request: Option<[u8; 32]>,
+    /// Its context.
+    pub context: Context,
+    /// Each operation's batch and row.
+    pub operations: Vec<(u32, u32)>,
+}
+
+/// Where in the request's body an operation's object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The body is the object.
+    Body,
+    /// The body is a list of objects, one an operation.
+    Item,
+    /// `/units/{unit}/operations/{operation}/object`.
+    Operation,
+}
+
+impl Place {
+    /// The pointer to an operation's object.
+    pub fn pointer(self, owner: Owner) -> String {
+        match self {
+            Self::Body => String::new(),
+            Self::Item => format!("/{}", owner.operation),
+            Self::Operation => format!("/units/{}/operations/{}/object", owner.unit, owner.operation),
+        }
+    }
+}
+
+/// What is to be written.
+#[derive(Debug)]
+pub struct Work {
+    /// The rows.
+    pub batches: Vec<Batch>,
+    /// The units.
+    pub units: Vec<Unit>,
+    /// Where faults point to.
+    pub place: Place,
+    /// Whether the objects as they then are, are answered.
+    pub want_objects: bool,
+    /// How a unit's answer is kept for its idempotency keys: status and JSON.
+    pub keep: fn(&Work, &[Written], &Objects) -> (u16, String),
+}
+
+/// What became of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The object's id.
+    pub id: [u8; 16],
+    /// Its version afterwards; of a deleted one, its last.
+    pub version: i64,
+    /// What was done.
+    pub effect: Effect,
+}
+
+/// What an operation did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The object is new.
+    Created,
+    /// The object is changed.
+    Updated,
+    /// The object was there and stays as it was.
+    Ignored,
+    /// The object is gone.
+    Deleted,
+}
+
+impl Written {
+    /// The id as text.
+    pub fn id_text(&self) -> String {
+        Uuid::from_bytes(self.id).to_string()
+    }
+}
+
+/// What became of a unit.
+#[derive(Clone, Debug)]
+pub enum UnitOutcome {
+    /// Its operations were done.
+    Done(Vec<Written>),
+    /// Its idempotency keys were used before: the answer given then.
+    Replayed {
+        /// Its status.
+        status: u16,
+        /// The answer as it was kept.
+        answer: String,
+    },
+    /// It was undone.
+    Failed(Problem),
+}
+
+/// Objects as JSON, by batch and id.
+pub type Objects = HashMap<(u32, [u8; 16]), Vec<u8>>;
+
+/// What became of the units, and the objects where they are wanted.
+#[derive(Debug, Default)]
+pub struct Outcomes {
+    /// Each unit's outcome.
+    pub units: Vec<Option<UnitOutcome>>,
+    /// The objects written.
+    pub objects: Objects,
+}
+
+/// Applies units, each for itself, in as few transactions as can be. Units in `skip` have failed before.
+///
+/// # Errors
+/// When the tables turn out to be other than the plans, before anything was written.
+pub async fn apply(gate: &Gate, work: &Work, skip: Vec<Option<Problem>>) -> Result<Outcomes, Failure> {
+    let mut written = Outcomes { units: skip.into_iter().map(|problem| problem.map(UnitOutcome::Failed)).collect(), ..Outcomes::default() };
+    written.units.resize_with(work.units.len(), || None);
+    let active: Vec<u32> = (0..work.units.len() as u32).filter(|unit| written.units[*unit as usize].is_none()).collect();
+    let order = order::Order::of(work, &active);
+    let mut committed = false;
+    for wave in &order.waves {
+        let mut sets = vec![wave.clone()];
+        let mut culprit_rounds = 0;
+        while let Some(set) = sets.pop() {
+            match try_set(gate, work, &order, &set).await {
+                Ok(done) => {
+                    committed |= done.committed;
+                    for (unit, outcome) in done.units {
+                        written.units[unit as usize] = Some(outcome);
+                    }
+                    written.objects.extend(done.objects);
+                }
+                Err(SetFailure::Culprits(culprits)) => {
+                    let rest: Vec<u32> = set.iter().copied().filter(|unit| !culprits.iter().any(|(culprit, _)| culprit == unit)).collect();
+                    for (unit, problem) in culprits {
+                        written.units[unit as usize] = Some(UnitOutcome::Failed(problem));
+                    }
+                    culprit_rounds += 1;
+                    if culprit_rounds > CULPRIT_ROUNDS && rest.len() > 1 {
+                        sets.extend(halves(&rest));
+                    } else if !rest.is_empty() {
+                        sets.push(rest);
+                    }
+                }
+                Err(SetFailure::Someone(_)) if set.len() > 1 => sets.extend(halves(&set)),
+                Err(SetFailure::Someone(problem)) => written.units[set[0] as usize] = Some(UnitOutcome::Failed(problem)),
+                Err(SetFailure::Nobody(error)) if !committed && meaning(&error) == Meaning::Stale => return Err(error.into()),
+                Err(SetFailure::Nobody(error)) => {
+                    let problem = problem(error.into());
+                    for unit in set {
+                        written.units[unit as usize] = Some(UnitOutcome::Failed(problem.clone()));
+                    }
+                }
+                Err(SetFailure::Refused(problem)) => {
+                    for unit in set {
+                        written.units[unit as usize] = Some(UnitOutcome::Failed(problem.clone()));
+                    }
+                }
+            }
+        }
+    }
+    Ok(written)
+}
+
+// The first half is on top, so that it comes first.
+fn halves(set: &[u32]) -> [Vec<u32>; 2] {
+    let (first, second) = set.split_at(set.len() / 2);
+    [second.to_vec(), first.to_vec()]
+}
+
+// Why a set of units was not written.
+enum SetFailure {
+    // These units are to blame.
+    Culprits(Vec<(u32, Problem)>),
+    // One of them is; the problem is the one's where the set is one unit.
+    Someone(Problem),
+    // The database, not the units.
+    Nobody(sqlx::Error),
+    // Not even begun.
+    Refused(Problem),
+}
+
+async fn try_set(gate: &Gate, work: &Work, order: &order::Order, set: &[u32]) -> Result<Outcome, SetFailure> {
+    let mut tries = 0;
+    loop {
+        let mut session = gate.session().await.map_err(|failure| match failure {
+            Failure::Problem(problem) => SetFailure::Refused(problem),
+            Failure::Database(error) => SetFailure::Nobody(error),
+        })?;
+        let mut attempt = Attempt::new(work, order, set);
+        let error = match attempt.run(&mut session).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(attempt::Stop::Culprits(culprits)) => {
+                session.roll_back().await;
+                return Err(SetFailure::Culprits(culprits));
+            }
+            Err(attempt::Stop::Database(error)) => error,
+        };
+        match meaning(&error) {
+            Meaning::Conflict => {
+                session.roll_back().await;
+                drop(session);
+                tries += 1;
+                if tries >= TRIES {
+                    return Err(SetFailure::Nobody(error));
+                }
+                let pause = rand::rng().random_range(1..=(5 << tries));
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+            Meaning::Data => {
+                let step = attempt.step.take();
+                if attempt.copying {
+                    // A connection whose COPY was refused is not trusted.
+                    session.spoil();
+                    drop(session);
+                    session = gate.session().await.map_err(|_| SetFailure::Nobody(sqlx::Error::PoolTimedOut))?;
+                } else {
+                    session.roll_back().await;
+                }
+                return Err(blame::blame(work, set, &mut session, &error, step).await);
+            }
+            _ => {
+                if attempt.copying {
+                    session.spoil();
+                } else {
+                    session.roll_back().await;
+                }
+                return Err(SetFailure::Nobody(error));
+            }
+        }
+    }
+}

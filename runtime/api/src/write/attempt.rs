@@ -1,0 +1,589 @@
+//! One attempt to write a set of units in one transaction.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use axum::http::StatusCode;
+use sqlx::postgres::PgRow;
+use sqlx::{Row, ValueRef};
+
+use crate::database::Session;
+use crate::plan::{EntityPlan, ID, SYSTEM};
+use crate::problem::{Fault, Problem};
+use crate::rows::Value;
+use crate::sql::{self, Conflict};
+use crate::value::Encoder;
+use crate::write::order::Order;
+use crate::write::{Batch, Context, Effect, Kind, Objects, Owner, Unit, UnitOutcome, Work, Written};
+
+// From so many rows on, COPY is worth its own round trips.
+const COPY_ROWS: usize = 32;
+
+/// Why an attempt stopped.
+pub enum Stop {
+    /// These units can't be done.
+    Culprits(Vec<(u32, Problem)>),
+    /// The database refused.
+    Database(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Stop {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// What an attempt did.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Each unit's outcome.
+    pub units: Vec<(u32, UnitOutcome)>,
+    /// The objects, where wanted.
+    pub objects: Objects,
+    /// Whether something was written.
+    pub committed: bool,
+}
+
+/// The rows of a statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The batch.
+    pub batch: u32,
+    /// Its rows.
+    pub rows: Vec<u32>,
+}
+
+/// An attempt.
+pub struct Attempt<'a> {
+    work: &'a Work,
+    order: &'a Order,
+    units: Vec<u32>,
+    results: HashMap<(u32, u32), Written>,
+    /// What the last statement was about.
+    pub step: Option<Step>,
+    /// Whether the last statement was a COPY.
+    pub copying: bool,
+}
+
+impl<'a> Attempt<'a> {
+    /// An attempt at these units.
+    pub fn new(work: &'a Work, order: &'a Order, units: &[u32]) -> Self {
+        Self { work, order, units: units.to_vec(), results: HashMap::new(), step: None, copying: false }
+    }
+
+    /// Writes the units, or nothing.
+    pub async fn run(&mut self, session: &mut Session) -> Result<Outcome, Stop> {
+        let mut outcome = Outcome::default();
+        session.begin("BEGIN").await?;
+        self.take_keys(session, &mut outcome).await?;
+        if self.units.is_empty() {
+            // Keys were at the most given back: there is nothing to keep.
+            session.roll_back().await;
+            return Ok(outcome);
+        }
+        if let Some(context) = self.context() {
+            session.rows(sql::context(context)).await?;
+        }
+        for step in self.steps() {
+            self.step = Some(step.clone());
+            self.apply(session, &step).await?;
+        }
+        self.step = None;
+        self.check_part_references(session).await?;
+        if self.work.want_objects {
+            self.read_objects(session, &mut outcome).await?;
+        }
+        let done: Vec<(u32, Vec<Written>)> = self.units.iter().map(|unit| (*unit, self.written(*unit))).collect();
+        self.keep_answers(session, &done, &outcome.objects).await?;
+        session.commit().await?;
+        outcome.committed = true;
+        outcome.units.extend(done.into_iter().map(|(unit, written)| (unit, UnitOutcome::Done(written))));
+        Ok(outcome)
+    }
+
+    fn unit(&self, unit: u32) -> &'a Unit {
+        &self.work.units[unit as usize]
+    }
+
+    fn written(&self, unit: u32) -> Vec<Written> {
+        self.unit(unit).operations.iter().filter_map(|at| self.results.get(at).copied()).collect()
+    }
+
+    async fn take_keys(&mut self, session: &mut Session, outcome: &mut Outcome) -> Result<(), Stop> {
+        let mut hashes = Vec::new();
+        let mut requests = Vec::new();
+        for unit in &self.units {
+            for key in &self.unit(*unit).keys {
+                hashes.push(*key);
+                requests.push(self.unit(*unit).request);
+            }
+        }
+        if hashes.is_empty() {
+            return Ok(());
+        }
+        let mut free: HashSet<[u8; 32]> = HashSet::new();
+        for row in session.rows(sql::take_keys(&hashes, &requests)).await? {
+            free.extend(hash(&row, 0));
+        }
+        let used: Vec<[u8; 32]> = hashes.iter().copied().filter(|key| !free.contains(key)).collect();
+        if used.is_empty() {
+            return Ok(());
+        }
+        let mut kept = HashMap::new();
+        for row in session.rows(sql::kept_answers(&used)).await? {
+            if let Some(key) = hash(&row, 0) {
+                let status: Option<i32> = row.try_get(2)?;
+                let answer: Option<String> = row.try_get(3)?;
+                kept.insert(key, (hash(&row, 1), status.unwrap_or(200) as u16, answer.unwrap_or_else(|| "null".to_owned())));
+            }
+        }
+        let mut given_back = Vec::new();
+        let mut going_on = Vec::new();
+        for unit in std::mem::take(&mut self.units) {
+            let Unit { keys, key_texts, request, .. } = self.unit(unit);
+            let used_keys: Vec<String> =
+                keys.iter().zip(key_texts).filter(|(key, _)| kept.contains_key(*key)).map(|(_, text)| text.clone()).collect();
+            let result = match keys.first().and_then(|key| kept.get(key)) {
+                _ if used_keys.is_empty() => {
+                    going_on.push(unit);
+                    continue;
+                }
+                Some((first, _, _)) if request.is_some() && first != request => UnitOutcome::Failed(Problem::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "idempotency-key-reused",
+                    "This Idempotency-Key was used for another request; take a new key for each new request.",
+                )),
+                Some((_, status, answer)) if used_keys.len() == keys.len() => {
+                    UnitOutcome::Replayed { status: *status, answer: answer.clone() }
+                }
+                _ => {
+                    given_back.extend(keys.iter().copied().filter(|key| free.contains(key)));
+                    let mut problem = Problem::new(
+                        StatusCode::CONFLICT,
+                        "idempotency-key-partly-used",
+                        "Some of the unit's idempotency keys were used before; form the unit again without what they stand for.",
+                    );
+                    problem.used_keys = used_keys;
+                    UnitOutcome::Failed(problem)
+                }
+            };
+            outcome.units.push((unit, result));
+        }
+        self.units = going_on;
+        if !given_back.is_empty() && !self.units.is_empty() {
+            session.rows(sql::give_back_keys(&given_back)).await?;
+        }
+        Ok(())
+    }
+
+    // One message for the transaction: what is common to all units, and where they differ, each unit's own with its objects' ids.
+    fn context(&self) -> Option<String> {
+        let contexts: Vec<&Context> = self.units.iter().map(|unit| &self.unit(*unit).context).collect();
+        if contexts.iter().all(|context| context.is_empty()) {
+            return None;
+        }
+        let common = |part: fn(&Context) -> &Option<String>| {
+            contexts.iter().all(|context| part(context) == part(contexts[0])).then(|| part(contexts[0]).clone()).flatten()
+        };
+        let shared = Context {
+            actor: common(|context| &context.actor),
+            traceparent: common(|context| &context.traceparent),
+            causation_id: common(|context| &context.causation_id),
+        };
+        let mut json = serde_json::to_value(&shared).unwrap_or_default();
+        if contexts.iter().any(|context| **context != shared) {
+            let units: Vec<serde_json::Value> = self
+                .units
+                .iter()
+                .filter(|unit| !self.unit(**unit).context.is_empty())
+                .map(|unit| {
+                    let mut entry = serde_json::to_value(&self.unit(*unit).context).unwrap_or_default();
+                    let ids = self.unit(*unit).operations.iter().map(|(batch, row)| {
+                        uuid::Uuid::from_bytes(self.work.batches[*batch as usize].rows.id(*row as usize)).to_string().into()
+                    });
+                    entry["objects"] = serde_json::Value::Array(ids.collect());
+                    entry
+                })
+                .collect();
+            json["units"] = serde_json::Value::Array(units);
+        }
+        Some(json.to_string())
+    }
+
+    // Level by level; in a level, tables in the order of their names, so that transactions lock in the same order.
+    fn steps(&self) -> Vec<Step> {
+        let mut steps: BTreeMap<(u16, &str, Kind, u32), Vec<u32>> = BTreeMap::new();
+        for unit in &self.units {
+            for (batch, row) in &self.unit(*unit).operations {
+                let of = &self.work.batches[*batch as usize];
+                let level = self.order.levels[*batch as usize][*row as usize];
+                steps.entry((level, of.plan.table.as_str(), of.kind, *batch)).or_default().push(*row);
+            }
+        }
+        steps.into_iter().map(|((_, _, _, batch), rows)| Step { batch, rows }).collect()
+    }
+
+    async fn apply(&mut self, session: &mut Session, step: &Step) -> Result<(), Stop> {
+        let batch = &self.work.batches[step.batch as usize];
+        match batch.kind {
+            Kind::Create if step.rows.len() >= COPY_ROWS => self.copy(session, batch, step).await,
+            Kind::Create => self.insert(session, batch, step, &step.rows, &Conflict::Fail).await,
+            Kind::CreateOrIgnore => self.insert(session, batch, step, &step.rows, &Conflict::Ignore).await,
+            Kind::CreateOrUpdate => {
+                for (columns, rows) in by_columns(batch, &step.rows) {
+                    let conflict = match columns.iter().copied().filter(|column| !batch.plan.key.contains(column)).collect::<Vec<_>>() {
+                        columns if columns.is_empty() => Conflict::Ignore,
+                        columns if batch.plan.key.is_empty() => Conflict::UpdateById(columns),
+                        columns => Conflict::UpdateByKey(columns),
+                    };
+                    self.insert(session, batch, step, &rows, &conflict).await?;
+                }
+                Ok(())
+            }
+            Kind::Put => self.put(session, batch, step).await,
+            Kind::Patch => self.patch(session, batch, step).await,
+            Kind::Delete => self.delete(session, batch, step).await,
+        }
+    }
+
+    async fn copy(&mut self, session: &mut Session, batch: &Batch, step: &Step) -> Result<(), Stop> {
+        let data = sql::copy_data(&batch.plan, &batch.rows, &step.rows);
+        let statement = sql::copy(&batch.plan);
+        self.copying = true;
+        let mut copy = session.connection().copy_in_raw(&statement).await?;
+        // In pieces, so that the driver's buffer stays small.
+        for piece in data.chunks(256 * 1024) {
+            copy.send(piece).await?;
+        }
+        copy.finish().await?;
+        self.copying = false;
+        for row in &step.rows {
+            let id = batch.rows.id(*row as usize);
+            self.results.insert((step.batch, *row), Written { id, version: 1, effect: Effect::Created });
+        }
+        Ok(())
+    }
+
+    async fn insert(
+        &mut self,
+        session: &mut Session,
+        batch: &Batch,
+        step: &Step,
+        rows: &[u32],
+        conflict: &Conflict,
+    ) -> Result<(), Stop> {
+        let answers = session.rows(sql::insert(&batch.plan, &batch.rows, rows, conflict)).await?;
+        if *conflict != Conflict::Ignore {
+            // Every row is answered, in order.
+            for (row, answer) in rows.iter().zip(&answers) {
+                let effect = if answer.try_get(2)? { Effect::Created } else { Effect::Updated };
+                self.results.insert((step.batch, *row), Written { id: id(answer, 0)?, version: answer.try_get(1)?, effect });
+            }
+            return Ok(());
+        }
+        let mut new = HashMap::new();
+        for answer in &answers {
+            new.insert(id(answer, 0)?, answer.try_get::<i64, _>(1)?);
+        }
+        let mut there = Vec::new();
+        for row in rows {
+            let id = batch.rows.id(*row as usize);
+            match new.remove(&id) {
+                Some(version) => {
+                    self.results.insert((step.batch, *row), Written { id, version, effect: Effect::Created });
+                }
+                None => there.push(*row),
+            }
+        }
+        if there.is_empty() {
+            return Ok(());
+        }
+        let columns = if batch.plan.key.is_empty() { &[ID][..] } else { &batch.plan.key };
+        for answer in session.rows(sql::by_key(&batch.plan, &batch.rows, &there, columns)).await? {
+            if let Some(row) = place(&answer, &there)? {
+                let written = Written { id: id(&answer, 1)?, version: answer.try_get(2)?, effect: Effect::Ignored };
+                self.results.insert((step.batch, row), written);
+            }
+        }
+        Ok(())
+    }
+
+    async fn put(&mut self, session: &mut Session, batch: &Batch, step: &Step) -> Result<(), Stop> {
+        if batch.conditions.iter().any(|condition| step.rows.contains(&condition.row)) {
+            let present = self.lock(session, batch, step, &step.rows).await?;
+            let gone: Vec<u32> = step.rows.iter().copied().filter(|row| !present.contains_key(row)).collect();
+            if !gone.is_empty() {
+                return Err(self.culprits(step, &gone, |_| precondition_failed("The object is not there.")));
+            }
+        }
+        let columns = sql::own_columns(&batch.plan);
+        if columns.is_empty() {
+            return self.insert(session, batch, step, &step.rows, &Conflict::Ignore).await;
+        }
+        self.insert(session, batch, step, &step.rows, &Conflict::UpdateById(columns)).await
+    }
+
+    async fn patch(&mut self, session: &mut Session, batch: &Batch, step: &Step) -> Result<(), Stop> {
+        let mut columns: Vec<usize> =
+            (SYSTEM..batch.plan.columns.len()).filter(|column| step.rows.iter().any(|row| batch.rows.get(*row as usize, *column) != Value::Absent)).collect();
+        let conditional = batch.conditions.iter().any(|condition| step.rows.binary_search(&condition.row).is_ok() || step.rows.contains(&condition.row));
+        let mut versions = HashMap::new();
+        if conditional || step.rows.len() > 1 || columns.is_empty() {
+            versions = self.lock(session, batch, step, &step.rows).await?;
+            let gone: Vec<u32> = step.rows.iter().copied().filter(|row| !versions.contains_key(row)).collect();
+            if !gone.is_empty() {
+                return Err(self.culprits(step, &gone, |owner| not_there(batch, &gone, self.work, owner)));
+            }
+        }
+        let empty: Vec<u32> =
+            step.rows.iter().copied().filter(|row| columns.iter().all(|column| batch.rows.get(*row as usize, *column) == Value::Absent)).collect();
+        for row in &empty {
+            let (id, version) = (batch.rows.id(*row as usize), versions.get(row).copied().unwrap_or_default());
+            self.results.insert((step.batch, *row), Written { id, version, effect: Effect::Updated });
+        }
+        let rows: Vec<u32> = step.rows.iter().copied().filter(|row| !empty.contains(row)).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        columns.sort_unstable();
+        let mut changed = HashMap::new();
+        for answer in session.rows(sql::update(&batch.plan, &batch.rows, &rows, &columns)).await? {
+            changed.insert(id(&answer, 0)?, answer.try_get::<i64, _>(1)?);
+        }
+        self.take_results(step, batch, &rows, &changed, Effect::Updated)
+    }
+
+    async fn delete(&mut self, session: &mut Session, batch: &Batch, step: &Step) -> Result<(), Stop> {
+        let present = self.lock(session, batch, step, &step.rows).await?;
+        let gone: Vec<u32> = step.rows.iter().copied().filter(|row| !present.contains_key(row)).collect();
+        if !gone.is_empty() {
+            return Err(self.culprits(step, &gone, |owner| not_there(batch, &gone, self.work, owner)));
+        }
+        let ids: Vec<[u8; 16]> = step.rows.iter().map(|row| batch.rows.id(*row as usize)).collect();
+        let mut deleted = HashMap::new();
+        for answer in session.rows(sql::delete(&batch.plan, &ids)).await? {
+            deleted.insert(id(&answer, 0)?, answer.try_get::<i64, _>(1)?);
+        }
+        // One deletion may have taken another with it.
+        for (row, version) in present {
+            deleted.entry(batch.rows.id(row as usize)).or_insert(version);
+        }
+        self.take_results(step, batch, &step.rows, &deleted, Effect::Deleted)
+    }
+
+    fn take_results(
+        &mut self,
+        step: &Step,
+        batch: &Batch,
+        rows: &[u32],
+        versions: &HashMap<[u8; 16], i64>,
+        effect: Effect,
+    ) -> Result<(), Stop> {
+        let mut gone = Vec::new();
+        for row in rows {
+            let id = batch.rows.id(*row as usize);
+            match versions.get(&id) {
+                Some(version) => {
+                    self.results.insert((step.batch, *row), Written { id, version: *version, effect });
+                }
+                None => gone.push(*row),
+            }
+        }
+        if gone.is_empty() { Ok(()) } else { Err(self.culprits(step, &gone, |owner| not_there(batch, &gone, self.work, owner))) }
+    }
+
+    // The versions of the objects that are there, locked; stops where conditions do not hold.
+    async fn lock(&self, session: &mut Session, batch: &Batch, step: &Step, rows: &[u32]) -> Result<HashMap<u32, i64>, Stop> {
+        let mut sorted = rows.to_vec();
+        sorted.sort_unstable();
+        let conditions: Vec<&sql::Condition> =
+            batch.conditions.iter().filter(|condition| sorted.binary_search(&condition.row).is_ok()).collect();
+        let statement = sql::lock(&batch.plan, &batch.rows, rows, &conditions, batch.kind == Kind::Delete);
+        let mut versions = HashMap::new();
+        let mut unmet = Vec::new();
+        for answer in session.rows(statement).await? {
+            if let Some(row) = place(&answer, rows)? {
+                versions.insert(row, answer.try_get(1)?);
+                if !answer.try_get::<bool, _>(2)? {
+                    unmet.push(row);
+                }
+            }
+        }
+        if unmet.is_empty() {
+            return Ok(versions);
+        }
+        Err(self.culprits(step, &unmet, |owner| {
+            let row = self.unit(owner.unit).operations.get(owner.operation as usize).map(|(_, row)| *row);
+            let members: Vec<&str> = batch
+                .conditions
+                .iter()
+                .filter(|condition| Some(condition.row) == row)
+                .map(|condition| batch.plan.columns[condition.column].member.as_str())
+                .collect();
+            precondition_failed(format!("The object has not the values expected of: {}.", members.join(", ")))
+        }))
+    }
+
+    fn culprits(&self, step: &Step, rows: &[u32], problem: impl Fn(Owner) -> Problem) -> Stop {
+        let batch = &self.work.batches[step.batch as usize];
+        let mut culprits: Vec<(u32, Problem)> = Vec::new();
+        for row in rows {
+            let owner = batch.owners[*row as usize];
+            match culprits.iter_mut().find(|(unit, _)| *unit == owner.unit) {
+                Some((_, known)) if known.errors.len() < 100 => known.errors.extend(problem(owner).errors),
+                Some(_) => {}
+                None => culprits.push((owner.unit, problem(owner))),
+            }
+        }
+        Stop::Culprits(culprits)
+    }
+
+    async fn check_part_references(&self, session: &mut Session) -> Result<(), Stop> {
+        let active: HashSet<u32> = self.units.iter().copied().collect();
+        // By table, so that all of one go in one statement.
+        let mut wanted: BTreeMap<String, HashSet<[u8; 16]>> = BTreeMap::new();
+        let mut asked = Vec::new();
+        for batch in &self.work.batches {
+            for reference in &batch.references {
+                let Encoder::Parts(parts) = &batch.plan.columns[reference.column as usize].encoder else { continue };
+                let column = &parts.columns[reference.part_column as usize];
+                let Some(target) = column.target.as_ref().filter(|_| active.contains(&batch.owners[reference.row as usize].unit)) else {
+                    continue;
+                };
+                let quote = autonomy_crds::names::quote_identifier;
+                let table = format!("{}.{}", quote(&target.schema), quote(&target.table));
+                wanted.entry(table.clone()).or_default().insert(reference.id);
+                asked.push((batch, reference, column, target, table));
+            }
+        }
+        for (table, ids) in &mut wanted {
+            let mut list: Vec<[u8; 16]> = ids.iter().copied().collect();
+            list.sort_unstable();
+            for answer in session.rows(sql::present(table, &list, true)).await? {
+                ids.remove(&id(&answer, 0)?);
+            }
+        }
+        let mut culprits: BTreeMap<u32, Problem> = BTreeMap::new();
+        for (batch, reference, column, target, table) in asked {
+            if !wanted[&table].contains(&reference.id) {
+                continue;
+            }
+            let owner = batch.owners[reference.row as usize];
+            let pointer = format!(
+                "{}/{}/{}/{}",
+                self.work.place.pointer(owner),
+                batch.plan.columns[reference.column as usize].member,
+                reference.item,
+                column.member
+            );
+            let problem = culprits.entry(owner.unit).or_insert_with(reference_problem);
+            if problem.errors.len() < 100 {
+                problem.errors.push(Fault::at(pointer, format!("there is no {} with this id", target.entity)));
+            }
+        }
+        if culprits.is_empty() { Ok(()) } else { Err(Stop::Culprits(culprits.into_iter().collect())) }
+    }
+
+    async fn read_objects(&self, session: &mut Session, outcome: &mut Outcome) -> Result<(), Stop> {
+        for (index, batch) in self.work.batches.iter().enumerate() {
+            if batch.kind == Kind::Delete {
+                continue;
+            }
+            let ids: Vec<[u8; 16]> = self.results.iter().filter(|((at, _), _)| *at == index as u32).map(|(_, written)| written.id).collect();
+            let columns: Vec<usize> = (0..batch.plan.columns.len()).collect();
+            for answer in session.rows(sql::objects(&batch.plan, &ids, &columns)).await? {
+                outcome.objects.insert((index as u32, id(&answer, 0)?), object(&batch.plan, &answer, 1)?);
+            }
+        }
+        Ok(())
+    }
+
+    async fn keep_answers(&self, session: &mut Session, done: &[(u32, Vec<Written>)], objects: &Objects) -> Result<(), Stop> {
+        let (mut hashes, mut statuses, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+        for (unit, written) in done {
+            let keys = &self.unit(*unit).keys;
+            if keys.is_empty() {
+                continue;
+            }
+            let (status, answer) = (self.work.keep)(self.work, written, objects);
+            for key in keys {
+                hashes.push(*key);
+                statuses.push(status);
+                answers.push(answer.clone());
+            }
+        }
+        if !hashes.is_empty() {
+            session.rows(sql::keep_answers(&hashes, &statuses, &answers)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A whole object as JSON from a row of texts, from the column `first` on.
+pub fn object(plan: &EntityPlan, row: &PgRow, first: usize) -> Result<Vec<u8>, sqlx::Error> {
+    let mut texts = Vec::with_capacity(plan.columns.len());
+    for column in first..first + plan.columns.len() {
+        texts.push(text(row, column)?);
+    }
+    let mut json = Vec::with_capacity(256);
+    plan.writer.write(texts, &mut json);
+    Ok(json)
+}
+
+/// A value that was selected as text.
+pub fn text(row: &PgRow, column: usize) -> Result<Option<&str>, sqlx::Error> {
+    let value = row.try_get_raw(column)?;
+    if value.is_null() { Ok(None) } else { value.as_str().map(Some).map_err(sqlx::Error::Decode) }
+}
+
+/// A value that is a UUID.
+pub fn id(row: &PgRow, column: usize) -> Result<[u8; 16], sqlx::Error> {
+    let value = row.try_get_raw(column)?;
+    let bytes = value.as_bytes().map_err(sqlx::Error::Decode)?;
+    bytes.try_into().map_err(|_| sqlx::Error::Decode("an id is not of 16 bytes".into()))
+}
+
+fn hash(row: &PgRow, column: usize) -> Option<[u8; 32]> {
+    row.try_get_raw(column).ok()?.as_bytes().ok()?.try_into().ok()
+}
+
+// The row that an ordinality stands for.
+fn place(answer: &PgRow, rows: &[u32]) -> Result<Option<u32>, sqlx::Error> {
+    let ordinal: i64 = answer.try_get(0)?;
+    Ok(usize::try_from(ordinal - 1).ok().and_then(|at| rows.get(at)).copied())
+}
+
+// The rows by the columns they give, in order.
+fn by_columns(batch: &Batch, rows: &[u32]) -> Vec<(Vec<usize>, Vec<u32>)> {
+    let mut groups: Vec<(Vec<usize>, Vec<u32>)> = Vec::new();
+    for row in rows {
+        let given: Vec<usize> =
+            (SYSTEM..batch.plan.columns.len()).filter(|column| batch.rows.get(*row as usize, *column) != Value::Absent).collect();
+        match groups.iter_mut().find(|(columns, _)| *columns == given) {
+            Some((_, rows)) => rows.push(*row),
+            None => groups.push((given, vec![*row])),
+        }
+    }
+    groups
+}
+
+fn precondition_failed(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::PRECONDITION_FAILED, "precondition-failed", detail)
+}
+
+/// The problem of references that point to nothing; its faults say which.
+pub fn reference_problem() -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "reference", "The body refers to objects that are not there.")
+}
+
+fn not_there(batch: &Batch, _gone: &[u32], work: &Work, owner: Owner) -> Problem {
+    let entity = &batch.plan.entity().name;
+    let mut problem = Problem::not_found(format!("There is no {entity} with this id."));
+    let pointer = work.place.pointer(owner);
+    let pointer = match work.place {
+        crate::write::Place::Body => return problem,
+        crate::write::Place::Item => format!("{pointer}/id"),
+        crate::write::Place::Operation => format!("{}/id", pointer.trim_end_matches("/object")),
+    };
+    problem.errors.push(Fault::at(pointer, format!("there is no {entity} with this id")));
+    problem
+}

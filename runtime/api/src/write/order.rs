@@ -1,0 +1,145 @@
+//! In which order operations are applied: units that touch the same object come one after the other, in waves of a transaction each; the
+//! operations of one unit in levels, so that all of a level can go in one statement an entity and kind.
+
+use std::collections::HashMap;
+
+use crate::plan::ID;
+use crate::rows::Value;
+use crate::write::{Batch, Kind, Work};
+
+/// The order of the operations of a request.
+#[derive(Debug, Default)]
+pub struct Order {
+    /// Sets of units that do not touch one another; one set after the other.
+    pub waves: Vec<Vec<u32>>,
+    /// The level of each row of each batch.
+    pub levels: Vec<Vec<u16>>,
+}
+
+// What operations touch: an object by its id, a place by its natural key, or an idempotency key.
+#[derive(PartialEq, Eq, Hash)]
+enum Touched {
+    Object(usize, [u8; 16]),
+    Key(usize, Vec<u8>),
+    Idempotency([u8; 32]),
+}
+
+impl Order {
+    /// The order of the units given.
+    pub fn of(work: &Work, units: &[u32]) -> Self {
+        let mut order = Self { waves: Vec::new(), levels: work.batches.iter().map(|batch| vec![0; batch.rows.len()]).collect() };
+        if let ([only], [batch]) = (units, &work.batches[..])
+            && batch.kind == Kind::Create
+        {
+            // The usual list of new objects needs no looking into: whatever clashes, clashes.
+            order.waves.push(vec![*only]);
+            return order;
+        }
+        // The wave of the last unit that touched it.
+        let mut touched: HashMap<Touched, (usize, u32)> = HashMap::new();
+        // Ids of objects that are made in this request.
+        let mut made: HashMap<[u8; 16], (usize, u32)> = HashMap::new();
+        for unit in units {
+            let mine = order.touched_by(work, *unit);
+            let later = |found: Option<&(usize, u32)>| match found {
+                Some((wave, other)) if other != unit => wave + 1,
+                Some((wave, _)) => *wave,
+                None => 0,
+            };
+            let mut wave = mine.iter().map(|thing| later(touched.get(thing))).max().unwrap_or(0);
+            for (batch, row) in &work.units[*unit as usize].operations {
+                for id in references(&work.batches[*batch as usize], *row) {
+                    wave = wave.max(later(made.get(&id)));
+                }
+            }
+            for thing in mine {
+                touched.insert(thing, (wave, *unit));
+            }
+            for (batch, row) in &work.units[*unit as usize].operations {
+                let batch = &work.batches[*batch as usize];
+                if batch.kind.is_create() || batch.kind == Kind::Put {
+                    made.insert(batch.rows.id(*row as usize), (wave, *unit));
+                }
+            }
+            if order.waves.len() <= wave {
+                order.waves.resize_with(wave + 1, Vec::new);
+            }
+            order.waves[wave].push(*unit);
+        }
+        order
+    }
+
+    // What a unit touches; sets its operations' levels on the way.
+    fn touched_by(&mut self, work: &Work, unit: u32) -> Vec<Touched> {
+        let unit = &work.units[unit as usize];
+        let mut seen: HashMap<Touched, u16> = HashMap::new();
+        let mut made: HashMap<[u8; 16], (u32, u16)> = HashMap::new();
+        // Nothing after a deletion may come before it.
+        let mut floor = 0;
+        let mut highest = None;
+        for (batch_index, row) in &unit.operations {
+            let batch = &work.batches[*batch_index as usize];
+            let things = things(batch, *row);
+            let mut level = things.iter().filter_map(|thing| seen.get(thing)).map(|level| level + 1).max().unwrap_or(0).max(floor);
+            for id in references(batch, *row) {
+                match made.get(&id) {
+                    // Within one statement references are checked at its end.
+                    Some((batch, made_level)) if batch == batch_index => level = level.max(*made_level),
+                    Some((_, made_level)) => level = level.max(made_level + 1),
+                    None => {}
+                }
+            }
+            if batch.kind == Kind::Delete {
+                // Deletions of one entity one after the other may go together.
+                level = level.max(highest.map_or(0, |(highest, kind)| if kind == (Kind::Delete, *batch_index) { highest } else { highest + 1 }));
+                floor = level;
+            } else if let Some((last, (Kind::Delete, _))) = highest {
+                level = level.max(last + 1);
+                floor = level;
+            }
+            if batch.kind.is_create() || batch.kind == Kind::Put {
+                made.insert(batch.rows.id(*row as usize), (*batch_index, level));
+            }
+            if highest.is_none_or(|(highest, _)| level >= highest) {
+                highest = Some((level, (batch.kind, *batch_index)));
+            }
+            for thing in things {
+                seen.insert(thing, level);
+            }
+            self.levels[*batch_index as usize][*row as usize] = level;
+        }
+        seen.into_keys().chain(unit.keys.iter().map(|key| Touched::Idempotency(*key))).collect()
+    }
+}
+
+fn entity(batch: &Batch) -> usize {
+    std::sync::Arc::as_ptr(&batch.plan) as usize
+}
+
+fn things(batch: &Batch, row: u32) -> Vec<Touched> {
+    let entity = entity(batch);
+    let mut things = vec![Touched::Object(entity, batch.rows.id(row as usize))];
+    if batch.kind != Kind::Patch && batch.kind != Kind::Delete && !batch.plan.key.is_empty() {
+        let mut key = Vec::new();
+        for column in &batch.plan.key {
+            match crate::sql::new_value(&batch.plan, &batch.rows, row, *column) {
+                Some(bytes) => {
+                    key.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+                    key.extend_from_slice(bytes);
+                }
+                // NULLs are not equal to one another.
+                None => return things,
+            }
+        }
+        things.push(Touched::Key(entity, key));
+    }
+    things
+}
+
+fn references(batch: &Batch, row: u32) -> impl Iterator<Item = [u8; 16]> {
+    let columns = batch.plan.columns.iter().enumerate().skip(ID + 1).filter(|(_, column)| column.target.is_some());
+    columns.filter_map(move |(at, _)| match batch.rows.get(row as usize, at) {
+        Value::Bytes(bytes) => bytes.try_into().ok(),
+        _ => None,
+    })
+}
