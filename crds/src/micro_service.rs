@@ -31,9 +31,11 @@ use crate::data_platform::SecretKeyReference;
 pub struct MicroServiceSpec {
     /// The DataPlatform in this namespace that this service works on; `default` where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
     pub platform: Option<String>,
     /// What this service does for the business.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2000))]
     pub description: Option<String>,
     /// What makes the service run.
     pub trigger: Trigger,
@@ -44,6 +46,7 @@ pub struct MicroServiceSpec {
     /// Values that expressions find under `config`, for example addresses and account numbers. `${env:NAME}` in a value takes an
     /// environment variable of the worker.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 256), inner(length(max = 4096)))]
     pub config: BTreeMap<String, String>,
     /// What is done for each event, row or group, in order.
     #[schemars(length(min = 1, max = 64))]
@@ -80,8 +83,10 @@ pub struct Trigger {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct QueueTrigger {
     /// The entity's DataModel.
+    #[schemars(length(min = 1, max = 40))]
     pub model: String,
     /// The entity.
+    #[schemars(length(min = 1, max = 48))]
     pub entity: String,
     /// The operations that trigger; `created` where left out.
     #[serde(default = "created_only")]
@@ -89,10 +94,11 @@ pub struct QueueTrigger {
     pub operations: Vec<Operation>,
     /// The values of the entity's routing attribute that trigger; all where left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 64)))]
     pub routing: Vec<String>,
     /// A CEL expression over `event`, `object` and `before` (null unless updated); only where it is true the event is handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384))]
     pub filter: Option<String>,
     /// Hands the steps several events at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,11 +142,12 @@ pub struct BatchWindow {
     pub max_objects: u32,
     /// The window closes this long after its first event, as a Go duration.
     #[serde(default = "default_max_wait")]
-    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"), length(max = 32))]
     pub max_wait: String,
     /// A CEL expression over `object`: events of a window with equal values form a group, and the steps run once a group, with the
     /// group's objects under `objects` and the value under `group`. Without it the whole window is one group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384))]
     pub group_by: Option<String>,
 }
 
@@ -162,21 +169,23 @@ pub struct FilesTrigger {
     pub directory: String,
     /// Which files, as a glob on the file's name, for example `sales-*.csv`.
     #[serde(default = "all_files")]
+    #[schemars(length(min = 1, max = 256))]
     pub pattern: String,
     /// How the file is written.
     #[serde(default)]
     pub csv: CsvFormat,
     /// How long a file must not have changed before it is taken, as a Go duration.
     #[serde(default = "default_settle")]
-    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"), length(max = 32))]
     pub settle: String,
     /// How long a file without its trailer may stay unchanged before it is rejected as cut short.
     #[serde(default = "default_incomplete_after")]
-    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"), length(max = 32))]
     pub incomplete_after: String,
     /// Rows in a row with the same value of this column form one record: the steps run once a record, with the first row under `row` and
     /// all under `rows`. Without it each row is a record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384))]
     pub group_by: Option<String>,
     /// How many records go into one API request at the most.
     #[serde(default = "default_records_per_request")]
@@ -211,6 +220,7 @@ pub struct CsvFormat {
     /// The first field of the file's last row, whose second field is the number of data rows, for example `#END`. A file without it is
     /// not complete and is not loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
     pub trailer: Option<String>,
 }
 
@@ -220,10 +230,7 @@ fn comma() -> String {
 
 impl Default for CsvFormat {
     fn default() -> Self {
-        Self {
-            delimiter: comma(),
-            trailer: None,
-        }
+        Self { delimiter: comma(), trailer: None }
     }
 }
 
@@ -235,19 +242,22 @@ pub struct Cache {
     #[schemars(length(min = 1, max = 40))]
     pub name: String,
     /// The entity's DataModel.
+    #[schemars(length(min = 1, max = 40))]
     pub model: String,
     /// The entity.
+    #[schemars(length(min = 1, max = 48))]
     pub entity: String,
     /// The members held (camelCase); all where left out. `id` is always held.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 64)))]
     pub fields: Vec<String>,
     /// Members by which objects can be looked up, beside `id`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 64)))]
     pub indexes: Vec<String>,
     /// A CEL expression over `object`; only where it is true the object is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384))]
     pub filter: Option<String>,
 }
 
@@ -262,6 +272,7 @@ pub struct Step {
     pub name: Option<String>,
     /// A CEL expression; the step runs only where it is true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384))]
     pub when: Option<String>,
     /// Finds an object in a cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -277,6 +288,7 @@ pub struct Step {
     pub patch: Option<PatchStep>,
     /// Computes a value; a CEL expression whose outcome is found under the step's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384))]
     pub set: Option<String>,
     /// Fails the event (with `when`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -286,16 +298,19 @@ pub struct Step {
     pub stop: Option<StopStep>,
 }
 
-/// Finds an object in a cache; the outcome is the object, or null.
+/// Finds an object in a cache; the outcome is the object, or null. Where the key is a list, the outcome is a list: an object or null for each key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LookupStep {
     /// The cache.
+    #[schemars(length(min = 1, max = 40))]
     pub cache: String,
     /// The member to look up by: `id` or one of the cache's indexes.
     #[serde(default = "id_member")]
+    #[schemars(length(min = 1, max = 64))]
     pub by: String,
     /// The value, in CEL. Null finds nothing.
+    #[schemars(length(min = 1, max = 16384))]
     pub key: String,
     /// What to do where nothing is found: `continue` with null (the default), or `fail`, not to be tried again.
     #[serde(default)]
@@ -324,21 +339,26 @@ pub enum OnMissing {
 pub struct HttpStep {
     /// The method; POST where left out.
     #[serde(default = "post")]
+    #[schemars(length(min = 1, max = 16))]
     pub method: String,
     /// The URL, in CEL.
+    #[schemars(length(min = 1, max = 16384))]
     pub url: String,
     /// Headers: names and CEL expressions. An `Idempotency-Key` from the service, the event and the step is always sent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64), inner(length(min = 1, max = 16384)))]
     pub headers: BTreeMap<String, String>,
     /// The body, in CEL; sent as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384))]
     pub body: Option<String>,
     /// Statuses that are a success; any 2xx where left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(range(min = 100, max = 599)))]
     pub expect: Vec<u16>,
     /// How long the whole call may take, as a Go duration.
     #[serde(default = "default_timeout")]
-    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"), length(max = 32))]
     pub timeout: String,
     /// The Authorization header's bearer token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -358,13 +378,17 @@ fn default_timeout() -> String {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateStep {
     /// The entity's DataModel.
+    #[schemars(length(min = 1, max = 40))]
     pub model: String,
     /// The entity.
+    #[schemars(length(min = 1, max = 48))]
     pub entity: String,
     /// A list, in CEL; one object is created for each element, which `object` finds under `item`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384))]
     pub for_each: Option<String>,
     /// The object: members and their CEL expressions.
+    #[schemars(extend("maxProperties" = 512), inner(length(min = 1, max = 16384)))]
     pub object: BTreeMap<String, String>,
     /// What to do where an object with the same natural key is there.
     #[serde(default)]
@@ -389,18 +413,24 @@ pub enum OnConflict {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PatchStep {
     /// The entity's DataModel.
+    #[schemars(length(min = 1, max = 40))]
     pub model: String,
     /// The entity.
+    #[schemars(length(min = 1, max = 48))]
     pub entity: String,
     /// A list, in CEL; one object is patched for each element, which the other expressions find under `item`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384))]
     pub for_each: Option<String>,
     /// The object's id, in CEL.
+    #[schemars(length(min = 1, max = 16384))]
     pub id: String,
     /// The members to change and their CEL expressions.
+    #[schemars(extend("maxProperties" = 512), inner(length(min = 1, max = 16384)))]
     pub object: BTreeMap<String, String>,
     /// Members and the values (in CEL) that they must have; otherwise the event fails and is not tried again.
     #[serde(default, rename = "if", skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 256), inner(length(min = 1, max = 16384)))]
     pub precondition: BTreeMap<String, String>,
 }
 
@@ -409,6 +439,7 @@ pub struct PatchStep {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FailStep {
     /// Why, in CEL; a string.
+    #[schemars(length(min = 1, max = 16384))]
     pub reason: String,
     /// Whether it may pass and should be tried again.
     #[serde(default)]
@@ -430,11 +461,11 @@ pub struct Retry {
     pub max_attempts: u32,
     /// The wait after the first attempt; it doubles with each further one, with jitter.
     #[serde(default = "default_initial_backoff")]
-    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"), length(max = 32))]
     pub initial_backoff: String,
     /// The longest wait.
     #[serde(default = "default_max_backoff")]
-    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"), length(max = 32))]
     pub max_backoff: String,
 }
 
@@ -452,11 +483,7 @@ fn default_max_backoff() -> String {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self {
-            max_attempts: default_attempts(),
-            initial_backoff: default_initial_backoff(),
-            max_backoff: default_max_backoff(),
-        }
+        Self { max_attempts: default_attempts(), initial_backoff: default_initial_backoff(), max_backoff: default_max_backoff() }
     }
 }
 
@@ -474,9 +501,11 @@ pub struct DeadLetter {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Ticket {
     /// The URL, in CEL over `config`.
+    #[schemars(length(min = 1, max = 16384))]
     pub url: String,
     /// The body, in CEL over `config`, `service`, `event`, `object` and `error`; without it a plain summary is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384))]
     pub body: Option<String>,
 }
 
@@ -504,9 +533,6 @@ fn default_concurrency() -> u32 {
 
 impl Default for Scaling {
     fn default() -> Self {
-        Self {
-            replicas: one(),
-            concurrency: default_concurrency(),
-        }
+        Self { replicas: one(), concurrency: default_concurrency() }
     }
 }

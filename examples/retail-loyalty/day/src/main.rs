@@ -1,1 +1,133 @@
-fn main() {}
+//! The command `retail-loyalty`: a trading day of the retail loyalty case, in parts or as a whole story.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use retail_loyalty::count::{Counted, Outside};
+use retail_loyalty::demo;
+use retail_loyalty::expected::Expected;
+use retail_loyalty::facts::Size;
+use retail_loyalty::platform::{LocalState, Platform};
+use retail_loyalty::stand_ins::{Addresses, StandIns};
+use retail_loyalty::{seed, written};
+
+/// A trading day of the retail loyalty case.
+#[derive(Parser)]
+#[command(name = "retail-loyalty", version)]
+struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Runs the whole story: the platform, the systems outside, a trading day, and the count at its end.
+    Demo(demo::Options),
+    /// Writes a day: reference data, store files, and what must come out.
+    Generate {
+        #[command(flatten)]
+        size: Size,
+        /// Where to.
+        #[arg(long)]
+        day: PathBuf,
+    },
+    /// Plays the loyalty provider, the accounting service and the ticket desk for a generated day.
+    StandIns {
+        /// The generated day.
+        #[arg(long)]
+        day: PathBuf,
+        /// From which number their troubles follow.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        #[command(flatten)]
+        addresses: Addresses,
+    },
+    /// Posts a day's reference data to a running platform and sends the stores' files.
+    Seed {
+        /// The generated day.
+        #[arg(long)]
+        day: PathBuf,
+        /// The data folder of `autonomy local`.
+        #[arg(long)]
+        data_dir: PathBuf,
+        /// Leave the stores' files out.
+        #[arg(long)]
+        reference_only: bool,
+    },
+    /// Counts what the platform and the systems outside have, beside what must be there; exit status 1 on any difference.
+    Count {
+        /// The generated day.
+        #[arg(long)]
+        day: PathBuf,
+        /// The data folder of `autonomy local`.
+        #[arg(long)]
+        data_dir: PathBuf,
+        #[command(flatten)]
+        outside: Outside,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse().action).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("retail-loyalty: {}", chain(&*error));
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run(action: Action) -> Result<bool, Box<dyn std::error::Error>> {
+    match action {
+        Action::Demo(options) => return Ok(demo::run(options).await?),
+        Action::Generate { size, day } => {
+            let expected = written::write_day(&size, &day)?;
+            println!("{}", serde_json::to_string_pretty(&expected)?);
+        }
+        Action::StandIns { day, seed, addresses } => {
+            let systems = StandIns::start(&day, seed, addresses).await?;
+            println!("LOYALTY_PROVIDER_URL={}", systems.loyalty_provider.url());
+            println!("ACCOUNTING_URL={}", systems.accounting.url());
+            println!("TICKET_DESK_URL={}", systems.ticket_desk.url());
+            tokio::signal::ctrl_c().await?;
+        }
+        Action::Seed { day, data_dir, reference_only } => {
+            let platform = Platform::connect(LocalState::read(&data_dir)?).await?;
+            println!("{} objects", seed::seed(&platform, &day).await?);
+            if !reference_only {
+                seed::drop_files(&day, &platform.incoming()).await?;
+            }
+        }
+        Action::Count { day, data_dir, outside } => {
+            let platform = Platform::connect(LocalState::read(&data_dir)?).await?;
+            let expected: Expected = serde_json::from_slice(&std::fs::read(day.join("expected.json"))?)?;
+            let counted = Counted::read(&platform, &outside).await?;
+            let comparison = counted.compare(&expected);
+            println!("{}", comparison.table());
+            let differences: Vec<_> = comparison.differences().collect();
+            let line =
+                serde_json::json!({"ok": differences.is_empty(), "differences": differences, "counted": counted, "expected": expected});
+            println!("{line}");
+            return Ok(differences.is_empty());
+        }
+    }
+    Ok(true)
+}
+
+// An error with all its sources, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
