@@ -10,9 +10,10 @@ use autonomy_crds::Model;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 use crate::catalog::{self, Catalog, CatalogError};
+use crate::drift;
 use crate::facts::Facts;
 use crate::plan::{Plan, plan};
-use crate::prepare::{self, ADVISORY_LOCK};
+use crate::prepare;
 use crate::step::{Hazard, Phase};
 
 const LOCK_TIMEOUT: &str = "2s";
@@ -31,7 +32,7 @@ pub enum Applied {
         revision: i64,
         /// How many statements changed the schema.
         statements: usize,
-        /// Statements of the plan's last phase that failed. The model is served without them; the drift check makes them good.
+        /// Statements of the plan's last phase that failed. The model is served without them; [`crate::drift::repair`] makes them good.
         unfinished: Vec<String>,
     },
 }
@@ -109,6 +110,14 @@ async fn apply_model(pool: &PgPool, model: &Model, others: &[Model]) -> Result<A
         let plan = plan_model(pool, &catalog::read(pool).await?, model, others).await?;
         match apply(pool, &plan, None).await {
             Err(ApplyError::Outdated(_)) if tries < TRIES_TO_PLAN => {}
+            // What the last phase of an earlier plan left, or somebody took away by hand.
+            Ok(Applied::Unchanged) => {
+                let repaired = drift::repair(pool, model).await?;
+                for difference in &repaired.differences {
+                    tracing::warn!(model = model.name, difference, "the database differs from the catalog");
+                }
+                return Ok(Applied::Unchanged);
+            }
             outcome => return outcome,
         }
     }
@@ -222,26 +231,39 @@ async fn run_after(pool: &PgPool, statements: &[String]) -> Vec<String> {
         return Vec::new();
     }
     let mut unfinished = Vec::new();
-    for statement in statements {
-        if let Err(error) = run_one_after(pool, statement).await {
-            tracing::warn!(%error, statement, "a step beside running readers and writers failed; it is made good with the next repair");
-            unfinished.push(statement.clone());
+    let outcome = with_lock(pool, async |connection| {
+        for statement in statements {
+            if let Err(error) = sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(&mut *connection).await {
+                tracing::warn!(%error, statement, "a step beside running readers and writers failed; the next repair makes it good");
+                unfinished.push(statement.clone());
+            }
+        }
+        Ok(())
+    });
+    match outcome.await {
+        Ok(()) => unfinished,
+        Err(error) => {
+            tracing::warn!(%error, "the steps beside running readers and writers did not run; the next repair makes them good");
+            statements.to_vec()
         }
     }
-    unfinished
 }
 
-/// Runs one statement outside a transaction under the operator's lock, for the session of a connection of its own.
-pub(crate) async fn run_one_after(pool: &PgPool, statement: &str) -> Result<(), sqlx::Error> {
+/// Works on a connection of its own that has the operator's lock, outside a transaction.
+pub(crate) async fn with_lock<T>(
+    pool: &PgPool,
+    work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+) -> Result<T, sqlx::Error> {
     let mut connection = pool.acquire().await?.detach();
-    // Closing the connection gives the lock back.
     let outcome = async {
-        sqlx::query("SELECT pg_advisory_lock($1)").bind(ADVISORY_LOCK).execute(&mut connection).await?;
-        sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut connection).await
+        prepare::lock_session(&mut connection).await?;
+        sqlx::raw_sql("SET standard_conforming_strings = on; SET timezone = 'UTC'").execute(&mut connection).await?;
+        work(&mut connection).await
     }
     .await;
+    // Closing the connection gives the lock back.
     connection.close().await?;
-    outcome.map(|_| ())
+    outcome
 }
 
 fn passes(error: &ApplyError) -> bool {

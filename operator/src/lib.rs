@@ -2,10 +2,11 @@
 //!
 //! A [`Model`](autonomy_crds::Model) becomes a [`shape`]: the tables, constraints, indexes, views and types it stands for. The [`plan`]ner compares
 //! the shape of the catalog's model with the wanted one and gives typed [`step`]s, each with its hazards; [`sql`] writes them as SQL; [`apply`]
-//! runs a plan in one transaction together with the new catalog entry. Only [`prepare`], [`apply`] and [`streams`] change anything outside.
+//! runs a plan in one transaction together with the new catalog entry. Only [`prepare`], [`apply`], [`drift`] and [`streams`] change anything outside.
 
 pub mod apply;
 pub mod catalog;
+pub mod drift;
 pub mod facts;
 pub mod plan;
 pub mod prepare;

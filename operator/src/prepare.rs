@@ -10,7 +10,7 @@ use crate::scram;
 use crate::sql::{API_ROLE, PUBLICATION, RELAY_ROLE, quote_literal};
 
 /// The advisory lock under which everything here changes a database.
-pub(crate) const ADVISORY_LOCK: i64 = 0x6175_746f_6e6f_6d79;
+const ADVISORY_LOCK: i64 = 0x6175_746f_6e6f_6d79;
 // Roles belong to the whole server, where no advisory lock of one database keeps others off them.
 const TRIES: u32 = 20;
 
@@ -98,7 +98,19 @@ async fn run(admin: &PgPool, statements: &str) -> Result<(), sqlx::Error> {
 
 /// Takes the operator's lock until the transaction ends.
 pub(crate) async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(ADVISORY_LOCK).execute(connection).await?;
+    poll_lock(connection, "SELECT pg_try_advisory_xact_lock($1)").await
+}
+
+/// Takes the operator's lock until the connection ends.
+pub(crate) async fn lock_session(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    poll_lock(connection, "SELECT pg_try_advisory_lock($1)").await
+}
+
+// Asked again and again: one who waits inside a statement holds a snapshot, for which CREATE INDEX CONCURRENTLY of the holder would wait in turn.
+async fn poll_lock(connection: &mut PgConnection, sql: &'static str) -> Result<(), sqlx::Error> {
+    while !sqlx::query_scalar::<_, bool>(sql).bind(ADVISORY_LOCK).fetch_one(&mut *connection).await? {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     Ok(())
 }
 

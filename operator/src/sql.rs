@@ -89,19 +89,26 @@ pub fn statements(schema: &str, step: &Step) -> Vec<String> {
 }
 
 fn create_schema(schema: &str, reader: &str, writer: &str) -> Vec<String> {
-    let q = quote_identifier;
-    let mut statements = vec![format!("CREATE SCHEMA {}", q(schema))];
-    for role in [reader, writer] {
-        // Roles belong to the whole server: another database's model may have made it already.
-        statements.push(format!(
-            "DO $autonomy$ BEGIN CREATE ROLE {} NOLOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $autonomy$",
-            q(role)
-        ));
-    }
-    statements.push(format!("GRANT USAGE ON SCHEMA {} TO {}, {}", q(schema), q(reader), q(writer)));
-    statements.push(format!("GRANT {} TO {}", q(reader), q(RELAY_ROLE)));
-    statements.push(format!("GRANT {} TO {}", q(writer), q(API_ROLE)));
+    let mut statements = vec![format!("CREATE SCHEMA {}", quote_identifier(schema))];
+    statements.extend(schema_access(schema, reader, writer));
     statements
+}
+
+/// The roles of a schema and what they may; may be repeated.
+pub fn schema_access(schema: &str, reader: &str, writer: &str) -> Vec<String> {
+    let q = quote_identifier;
+    // Roles belong to the whole server: another database's model may have made one already.
+    let role = |role| {
+        let create = format!("CREATE ROLE {} NOLOGIN", q(role));
+        format!("DO $autonomy$ BEGIN {create}; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $autonomy$")
+    };
+    vec![
+        role(reader),
+        role(writer),
+        format!("GRANT USAGE ON SCHEMA {} TO {}, {}", q(schema), q(reader), q(writer)),
+        format!("GRANT {} TO {}", q(reader), q(RELAY_ROLE)),
+        format!("GRANT {} TO {}", q(writer), q(API_ROLE)),
+    ]
 }
 
 fn create_enumeration(schema: &str, enumeration: &EnumerationShape) -> String {
@@ -140,25 +147,53 @@ fn create_table(schema: &str, table: &TableShape, reader: &str, writer: &str) ->
     let own = table.constraints.iter().filter(|constraint| !matches!(constraint.rule, Rule::Reference { .. }));
     lines.extend(own.map(constraint_definition));
     let mut statements = vec![format!("CREATE TABLE {name} (\n  {}\n)", lines.join(",\n  "))];
-    statements.extend(table_upkeep(schema, &table.name, reader, writer));
+    statements.extend(Upkeep::ALL.map(|upkeep| upkeep.statement(schema, &table.name, reader, writer)));
     statements
 }
 
-/// What every table of a model has beside its columns: triggers, replica identity, publication, grants. Each may be run by itself.
-pub fn table_upkeep(schema: &str, table: &str, reader: &str, writer: &str) -> Vec<String> {
-    let name = qualified(schema, table);
-    let q = quote_identifier;
-    vec![
-        format!("ALTER TABLE {name} REPLICA IDENTITY FULL"),
-        format!("CREATE TRIGGER autonomy_touch BEFORE UPDATE ON {name} FOR EACH ROW EXECUTE FUNCTION autonomy.touch()"),
-        format!(
-            "CREATE TRIGGER autonomy_refuse_truncate BEFORE TRUNCATE ON {name} FOR EACH STATEMENT EXECUTE FUNCTION autonomy.refuse_truncate()"
-        ),
-        format!("GRANT SELECT ON {name} TO {}", q(reader)),
-        format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO {}", q(writer)),
-        format!("ALTER PUBLICATION {} ADD TABLE {name}", q(PUBLICATION)),
-    ]
+/// What every table of a model has beside its columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upkeep {
+    /// The whole row before a change is in the log.
+    ReplicaIdentity,
+    /// `autonomy.touch` raises the version.
+    TouchTrigger,
+    /// `autonomy.refuse_truncate`: no row goes without an event.
+    TruncateTrigger,
+    /// What the roles may.
+    Grants,
+    /// The relay sees the table's changes.
+    Publication,
 }
+
+impl Upkeep {
+    /// All of it.
+    pub const ALL: [Self; 5] = [Self::ReplicaIdentity, Self::TouchTrigger, Self::TruncateTrigger, Self::Grants, Self::Publication];
+
+    /// The statement that brings it; it may be repeated, but for the publication.
+    pub fn statement(self, schema: &str, table: &str, reader: &str, writer: &str) -> String {
+        let name = qualified(schema, table);
+        let q = quote_identifier;
+        match self {
+            Self::ReplicaIdentity => format!("ALTER TABLE {name} REPLICA IDENTITY FULL"),
+            Self::TouchTrigger => {
+                format!("CREATE OR REPLACE TRIGGER {TOUCH_TRIGGER} BEFORE UPDATE ON {name} FOR EACH ROW EXECUTE FUNCTION autonomy.touch()")
+            }
+            Self::TruncateTrigger => format!(
+                "CREATE OR REPLACE TRIGGER {TRUNCATE_TRIGGER} BEFORE TRUNCATE ON {name} FOR EACH STATEMENT EXECUTE FUNCTION autonomy.refuse_truncate()"
+            ),
+            Self::Grants => {
+                format!("GRANT SELECT ON {name} TO {}; GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO {}", q(reader), q(writer))
+            }
+            Self::Publication => format!("ALTER PUBLICATION {} ADD TABLE {name}", q(PUBLICATION)),
+        }
+    }
+}
+
+/// The trigger of [`Upkeep::TouchTrigger`].
+pub const TOUCH_TRIGGER: &str = "autonomy_touch";
+/// The trigger of [`Upkeep::TruncateTrigger`].
+pub const TRUNCATE_TRIGGER: &str = "autonomy_refuse_truncate";
 
 /// A column with its type, default and `NOT NULL`.
 pub fn column_definition(column: &ColumnShape) -> String {

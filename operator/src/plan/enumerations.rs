@@ -24,13 +24,15 @@ impl Planner<'_> {
 
     fn add_values(&mut self, index: usize, enumeration: &EnumerationShape) {
         let there = std::mem::replace(&mut self.now.enumerations[index].values, enumeration.values.clone());
+        // All of them in one phase, so that they stand in the order wanted.
+        let is_new_default = enumeration.values.iter().any(|value| !there.contains(value) && self.is_default(enumeration, value));
+        let phase = if is_new_default { Phase::Before } else { Phase::Together };
         for (place, value) in enumeration.values.iter().enumerate() {
             if there.contains(value) {
                 continue;
             }
             let before = enumeration.values[place..].iter().find(|later| there.contains(later)).cloned();
             let step = Step::AddEnumerationValue { enumeration: enumeration.name.clone(), value: value.clone(), before };
-            let phase = if self.is_default(enumeration, value) { Phase::Before } else { Phase::Together };
             self.add(phase, step, Vec::new());
         }
     }

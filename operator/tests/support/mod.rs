@@ -75,8 +75,8 @@ pub async fn introspect(pool: &PgPool, schema: &str) -> Vec<String> {
 }
 
 const INTROSPECTION: &str = r"
-WITH spaces AS (SELECT oid, * FROM pg_namespace WHERE nspname = $1),
-relations AS (SELECT class.* , class.oid AS relation FROM pg_class class JOIN spaces ON class.relnamespace = spaces.oid)
+WITH spaces AS (SELECT * FROM pg_namespace WHERE nspname = $1),
+relations AS (SELECT class.oid AS relation, relname, relkind, relreplident, relacl FROM pg_class class JOIN spaces ON class.relnamespace = spaces.oid)
 SELECT line FROM (
   SELECT format('schema acl=%s comment=%s', nspacl, obj_description(oid, 'pg_namespace')) AS line FROM spaces
   UNION ALL
