@@ -1,27 +1,212 @@
 //! The queue trigger: changes of objects.
+//!
+//! A durable consumer on the model's stream and one on the retry stream deliver events; each is handled when the caches have seen everything
+//! committed before it, and acknowledged when its effects are committed, or when what replaces it (a retry, a dead letter) counts as synced.
 
-use prometheus_client::registry::Registry;
+mod batch;
+mod consumer;
+pub mod event;
+mod handler;
+mod holdings;
+mod lanes;
+mod metrics;
+pub mod publish;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::jetstream::context::ContextBuilder;
+use autonomy_crds::event as names;
+use autonomy_crds::names::parse_duration;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::caches::Caches;
 use crate::worker::{Context, Error};
+use consumer::{Puller, Wanted};
+use event::Source;
+use handler::Handler;
+use holdings::Holdings;
 
-/// The trigger's metrics.
-#[derive(Clone, Debug, Default)]
-pub struct Metrics {}
+pub use metrics::Metrics;
 
-impl Metrics {
-    /// Registers them; called once, before the operations endpoint is served.
-    pub fn register(registry: &mut Registry) -> Self {
-        let _ = registry;
-        Self {}
-    }
-}
+// How long what is in hand may take when the worker stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+const WATCH: Duration = Duration::from_millis(500);
+const LAG_EVERY: u32 = 8;
+// Messages that wait for the sync of what replaces them are not acknowledged meanwhile; they must not keep others from being delivered.
+const MOST_DEFERRED: usize = 100_000;
+const LEAST_IN_HAND: usize = 16;
 
 /// Handles events until the worker stops.
 ///
 /// # Errors
 /// When it can't go on.
 pub async fn run(context: Context, metrics: Metrics) -> Result<(), Error> {
-    let _ = metrics;
-    context.stop.cancelled().await;
+    let service = context.service.clone();
+    let Some(queue) = service.spec.trigger.queue.clone() else { return Ok(()) };
+    let client = connect(&context).await?;
+    let jetstream = ContextBuilder::new()
+        .timeout(Duration::from_secs(5))
+        .ack_timeout(Duration::from_secs(5))
+        .max_ack_inflight(4096)
+        .build(client.clone());
+    let caches = Caches::start(&client, &jetstream, &context.options.api_url, &service, &context.stop)
+        .map_err(|source| trigger_error("the caches can't be kept", source))?;
+
+    let namespace = service.namespace.as_str();
+    let retries = names::retry_stream(namespace);
+    let retry_handle =
+        jetstream.get_stream_no_info(&retries).await.map_err(|source| trigger_error("the retry stream can't be named", source))?;
+    let holdings = Arc::new(Holdings::new(retry_handle, context.stop.clone()));
+    let concurrency = usize::try_from(service.spec.scaling.concurrency).unwrap_or(usize::MAX).max(1);
+    let (window, windows) = queue.batch.as_ref().map(|_| mpsc::unbounded_channel()).unzip();
+    let handler = Arc::new(Handler {
+        service: service.clone(),
+        caches: caches.clone(),
+        http: context.http.clone(),
+        transactions: context.transactions.clone(),
+        jetstream: jetstream.clone(),
+        holdings: holdings.clone(),
+        metrics: metrics.clone(),
+        tasks: TaskTracker::new(),
+        stop: context.stop.clone(),
+        sync_interval: context.options.nats.nats_sync_interval,
+        running: Arc::new(Semaphore::new(concurrency)),
+        tickets: Handler::ticket_bound(),
+        window,
+        lanes: lanes::Lanes::default(),
+    });
+    let mut capacity = (concurrency * 2).max(LEAST_IN_HAND);
+    if let (Some(batch), Some(windows)) = (&queue.batch, windows) {
+        let max_objects = usize::try_from(batch.max_objects).unwrap_or(usize::MAX).max(1);
+        let max_wait = parse_duration(&batch.max_wait).map_err(|text| trigger_error("batch.maxWait is no duration", text))?;
+        capacity = capacity.max(max_objects * 2);
+        tokio::spawn(batch::gather(handler.clone(), windows, max_objects, max_wait));
+    }
+
+    let ready: [Arc<AtomicBool>; 2] = Default::default();
+    let max_ack_pending = capacity + MOST_DEFERRED;
+    let events = Wanted {
+        stream: names::stream(namespace, &queue.model),
+        name: service.name.clone(),
+        description: format!("Events that trigger {}", service.name),
+        subjects: names::filter_subjects(namespace, &queue.model, &queue.entity, &queue.operations, &queue.routing),
+        max_ack_pending,
+    };
+    let due = Wanted {
+        stream: retries,
+        name: format!("{}-retries", service.name),
+        description: format!("Retries of {} that are due", service.name),
+        subjects: vec![names::retry_due_subject(namespace, &service.name, "*")],
+        max_ack_pending,
+    };
+    let lag = [(events.stream.clone(), events.name.clone()), (due.stream.clone(), due.name.clone())];
+    let end = CancellationToken::new();
+    let keeper = tokio::spawn({
+        let (holdings, end) = (holdings.clone(), end.clone());
+        async move { holdings.keep(end).await }
+    });
+    let pullers = TaskTracker::new();
+    for (place, (wanted, source)) in [(events, Source::Model), (due, Source::Retries)].into_iter().enumerate() {
+        let puller = Puller::new(jetstream.clone(), wanted, capacity, context.stop.clone());
+        let (handler, ready) = (handler.clone(), ready[place].clone());
+        pullers.spawn(async move {
+            puller.run(|| ready.store(true, Ordering::Relaxed), |message, permit| handler.accept(message, source, permit)).await;
+        });
+    }
+
+    watch(&context, &client, &jetstream, &caches, &holdings, &ready, &metrics, &lag).await;
+
+    pullers.close();
+    pullers.wait().await;
+    handler.tasks.close();
+    let _ = tokio::time::timeout(STOP_PATIENCE, handler.tasks.wait()).await;
+    end.cancel();
+    let _ = keeper.await;
+    holdings.give_back().await;
+    let _ = tokio::time::timeout(STOP_PATIENCE, client.flush()).await;
+    tracing::info!("the queue trigger has stopped");
     Ok(())
+}
+
+fn trigger_error(what: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::Trigger { what: what.to_owned(), source: source.into() }
+}
+
+// Connects, waiting for a server that is not there yet.
+async fn connect(context: &Context) -> Result<async_nats::Client, Error> {
+    async_nats::ConnectOptions::new()
+        .name(format!("autonomy-worker/{}", context.service.name))
+        .retry_on_initial_connect()
+        .ping_interval(Duration::from_secs(5))
+        .request_timeout(Some(Duration::from_secs(5)))
+        .reconnect_delay_callback(|attempts| Duration::from_millis(50 * u64::try_from(attempts.min(20)).unwrap_or(20)))
+        .connect(&context.options.nats.nats_url)
+        .await
+        .map_err(|source| trigger_error("NATS can't be connected to; is AUTONOMY_NATS_URL a NATS URL?", source))
+}
+
+// Tells readiness and metrics until the worker stops.
+#[allow(clippy::too_many_arguments)]
+async fn watch(
+    context: &Context,
+    client: &async_nats::Client,
+    jetstream: &jetstream::Context,
+    caches: &Caches,
+    holdings: &Holdings,
+    ready: &[Arc<AtomicBool>; 2],
+    metrics: &Metrics,
+    lag: &[(String, String); 2],
+) {
+    let mut turns: u32 = 0;
+    loop {
+        let state = if client.connection_state() != async_nats::connection::State::Connected {
+            Err("NATS is not connected".to_owned())
+        } else if !ready.iter().all(|ready| ready.load(Ordering::Relaxed)) {
+            Err("the streams' consumers are not there yet".to_owned())
+        } else {
+            caches.ready()
+        };
+        match state {
+            Ok(()) => context.readiness.ready(),
+            Err(reason) => context.readiness.not_ready(reason),
+        }
+        let (in_hand, deferred) = holdings.counts();
+        metrics.in_hand.set(i64::try_from(in_hand).unwrap_or(i64::MAX));
+        metrics.deferred.set(i64::try_from(deferred).unwrap_or(i64::MAX));
+        for cache in caches.iter() {
+            let (objects, bytes) = cache.size();
+            let labels = vec![("cache", cache.name().to_owned())];
+            metrics.cache_objects.get_or_create(&labels).set(i64::try_from(objects).unwrap_or(i64::MAX));
+            metrics.cache_bytes.get_or_create(&labels).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            metrics.cache_ready.get_or_create(&labels).set(i64::from(cache.seen() > 0));
+        }
+        if turns % LAG_EVERY == 0 {
+            tell_lag(context, jetstream, metrics, lag).await;
+        }
+        turns = turns.wrapping_add(1);
+        tokio::select! {
+            () = context.stop.cancelled() => return,
+            () = tokio::time::sleep(WATCH) => {}
+        }
+    }
+}
+
+async fn tell_lag(context: &Context, jetstream: &jetstream::Context, metrics: &Metrics, lag: &[(String, String); 2]) {
+    let [(stream, consumer), (retries, _)] = lag;
+    if let Ok(stream) = jetstream.get_stream_no_info(stream).await
+        && let Ok(info) = stream.consumer_info(consumer).await
+    {
+        metrics.pending.set(i64::try_from(info.num_pending).unwrap_or(i64::MAX));
+    }
+    let subjects = format!("autonomy.{}._retries.{}.>", context.service.namespace, context.service.name);
+    if let Ok(stream) = jetstream.get_stream_no_info(retries).await
+        && let Ok(info) = stream.info_builder().subjects(subjects).fetch().await
+    {
+        metrics.retries_waiting.set(i64::try_from(info.info.state.subjects_count).unwrap_or(i64::MAX));
+    }
 }

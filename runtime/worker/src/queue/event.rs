@@ -1,0 +1,139 @@
+//! A delivered message, and the event in it.
+
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::context::Context;
+use async_nats::jetstream::message::Acker;
+use autonomy_crds::event::{DeliveryHistory, HISTORY_HEADER, Position, header};
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::expression::Value;
+use crate::retry::ATTEMPTS_BEFORE_HEADER;
+use crate::service::CompiledService;
+use crate::steps::{EventHead, EventInput};
+
+/// The consumer that delivered a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// The model's stream.
+    Model,
+    /// The retry stream.
+    Retries,
+}
+
+/// Where a message stands: its consumer and its stream sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The consumer.
+    pub source: Source,
+    /// The stream sequence.
+    pub sequence: u64,
+}
+
+/// An event as it was delivered; not acknowledged yet.
+#[derive(Debug)]
+pub struct Event {
+    /// Where the message stands.
+    pub place: Place,
+    /// Whether it was delivered before.
+    pub redelivered: bool,
+    /// The event's id: its position; where it has none, one made from its place.
+    pub id: Arc<str>,
+    /// Its commit position, 0 where it has none.
+    pub commit: u64,
+    /// What the steps see.
+    pub input: EventInput,
+    /// What is wrong with the message itself.
+    pub broken: Option<String>,
+    /// The message's headers.
+    pub headers: HeaderMap,
+    /// The message's data.
+    pub payload: Bytes,
+    /// What happened to it so far.
+    pub history: DeliveryHistory,
+    /// Failed attempts that don't count any more, because the event was sent on its way again by a person.
+    pub attempts_before: u32,
+    // Given back when the event is no longer in hand.
+    pub(super) _in_hand: OwnedSemaphorePermit,
+}
+
+impl Event {
+    /// Reads a delivered message; `None` where it does not come from a JetStream consumer.
+    pub fn read(
+        message: async_nats::Message,
+        source: Source,
+        service: &CompiledService,
+        jetstream: &Context,
+        in_hand: OwnedSemaphorePermit,
+    ) -> Option<(Self, Acker)> {
+        let message = async_nats::jetstream::Message { message, context: jetstream.clone() };
+        let info = message.info().ok()?;
+        let place = Place { source, sequence: info.stream_sequence };
+        let redelivered = info.delivered > 1;
+        let (message, acker) = message.split();
+        let headers = message.headers.unwrap_or_default();
+        let text = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+
+        let position: Option<Position> = text(header::ID).and_then(|id| id.parse().ok());
+        let mut broken = position.is_none().then(|| format!("the header {} is not an event's position", header::ID));
+        let id = position.map_or_else(|| format!("message-{}", place.sequence), |position| position.to_string());
+        let event = EventHead {
+            id: id.clone(),
+            kind: text(header::TYPE).unwrap_or_default(),
+            source: text(header::SOURCE).unwrap_or_default(),
+            subject: text(header::SUBJECT).unwrap_or_default(),
+            time: text(header::TIME).unwrap_or_default(),
+            version: text(header::VERSION).and_then(|version| version.parse().ok()).unwrap_or_default(),
+            actor: text(header::ACTOR),
+            traceparent: text(header::TRACEPARENT),
+            causation_id: text(header::CAUSATION_ID),
+        };
+        let (object, before) = match service.trigger_reader.as_ref().map(|reader| reader.read_event(&message.payload)) {
+            Some(Ok(read)) => read,
+            Some(Err(error)) => {
+                broken.get_or_insert_with(|| format!("the event's data can't be read: {error}"));
+                (Value::Null, Value::Null)
+            }
+            None => (Value::Null, Value::Null),
+        };
+        let history = text(HISTORY_HEADER).and_then(|json| serde_json::from_str(&json).ok());
+        let mut history: DeliveryHistory = history.unwrap_or_default();
+        if history.subject.is_empty() {
+            history.service.clone_from(&service.name);
+            history.subject = message.subject.to_string();
+        }
+        // What comes due without the server's scheduler was sent by a person: its attempts begin anew.
+        let redriven = source == Source::Retries && headers.get(async_nats::header::NATS_SCHEDULER).is_none();
+        let attempts_before = if redriven {
+            history.attempt_count
+        } else {
+            text(ATTEMPTS_BEFORE_HEADER).and_then(|count| count.parse().ok()).unwrap_or_default()
+        };
+        let event = Self {
+            place,
+            redelivered,
+            id: id.into(),
+            commit: position.map_or(0, |position| position.commit),
+            input: EventInput { event, object, before },
+            broken,
+            headers,
+            payload: message.payload,
+            history,
+            attempts_before,
+            _in_hand: in_hand,
+        };
+        Some((event, acker))
+    }
+
+    /// What events of the same object share: they are handled one after another.
+    pub fn lane(&self) -> &str {
+        &self.input.event.subject
+    }
+
+    /// How many attempts failed that count.
+    pub fn failed_attempts(&self) -> u32 {
+        self.history.attempt_count.saturating_sub(self.attempts_before)
+    }
+}
