@@ -1,1 +1,57 @@
-//! The autonomy command: local mode, dead letters, models.
+//! The command `autonomy`: everything on one machine (`local`), dead letters (`dead-letters`), and what a change of models would do (`model`).
+
+use clap::{Parser, Subcommand};
+
+pub mod console;
+pub mod dead_letters;
+pub mod local;
+pub mod model;
+pub mod resources;
+
+/// The data-autonomy platform on this machine, and tools for it.
+#[derive(Debug, Parser)]
+#[command(name = "autonomy", version)]
+pub struct Command {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Runs DataModels and MicroServices on this machine: PostgreSQL, NATS, API, relay and workers.
+    Local(local::Options),
+    /// Looks at events that could not be handled, and hands them to their service again.
+    DeadLetters(dead_letters::Command),
+    /// Looks at what a change of DataModels would do.
+    Model(model::Command),
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `autonomy local`.
+    #[error(transparent)]
+    Local(#[from] local::LocalError),
+    /// `autonomy dead-letters`.
+    #[error(transparent)]
+    DeadLetters(#[from] dead_letters::DeadLetterError),
+    /// `autonomy model`.
+    #[error(transparent)]
+    Model(#[from] model::ModelError),
+}
+
+impl Command {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What it could not do.
+    pub async fn run(self) -> Result<(), Error> {
+        match self.action {
+            Action::Local(options) => local::run(options).await.map_err(Error::from),
+            Action::DeadLetters(command) => command.run().await.map_err(Error::from),
+            Action::Model(command) => command.run().await.map_err(Error::from),
+        }
+    }
+}

@@ -16,8 +16,11 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, ServerError> {
     path.canonicalize().map_err(fault("can't find the folder", path))
 }
 
-// Writes a file that only its owner reads, in one move: a crash leaves the old one or the new one.
-pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), ServerError> {
+/// Writes a file that only its owner reads, in one move: a crash leaves the old one or the new one.
+///
+/// # Errors
+/// When it can't be written.
+pub fn write_private(path: &Path, text: &str) -> Result<(), ServerError> {
     let temporary = path.with_extension("new");
     let write = || -> std::io::Result<()> {
         let _ = std::fs::remove_file(&temporary);
@@ -29,8 +32,11 @@ pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), ServerError> 
     write().map_err(fault("can't write", path))
 }
 
-// The secret in the file; one is made where the file is not there.
-pub(crate) fn secret(path: &Path) -> Result<String, ServerError> {
+/// The secret in the file; one is made where the file is not there.
+///
+/// # Errors
+/// When the file can't be read or written.
+pub fn secret(path: &Path) -> Result<String, ServerError> {
     match std::fs::read_to_string(path) {
         Ok(secret) if !secret.trim().is_empty() => return Ok(secret.trim().to_owned()),
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fault("can't read", path)(error)),

@@ -10,6 +10,8 @@ mod postgres;
 
 pub use child::Child;
 pub use find::{NATS_SERVER_VERSION, PostgresBinaries, nats_server, postgres_binaries};
+pub use folder::{secret, write_private};
+pub use log_file::LogFile;
 pub use nats::{Nats, NatsOptions};
 pub use postgres::{Postgres, PostgresOptions};
 
@@ -94,8 +96,11 @@ pub enum ServerError {
     },
 }
 
-// A port that is free now. Another process may take it before the server binds it; starting then tries another one.
-fn free_port() -> Result<u16, ServerError> {
+/// A port on 127.0.0.1 that is free now. Another process may take it before it is bound; whoever uses it tries again then.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16, ServerError> {
     std::net::TcpListener::bind(("127.0.0.1", 0))
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())

@@ -11,20 +11,26 @@ const ROTATE_BYTES: u64 = 16 << 20;
 const TAIL_BYTES: u64 = 16 << 10;
 const TAIL_LINES: usize = 15;
 
+/// A log file, appended to; put aside as `….log.1` when it has grown beyond 16 MiB.
 #[derive(Clone, Debug)]
-pub(crate) struct LogFile(PathBuf);
+pub struct LogFile(PathBuf);
 
 impl LogFile {
-    pub(crate) fn new(path: PathBuf) -> Self {
+    /// The log at that path; nothing is made yet.
+    pub fn new(path: PathBuf) -> Self {
         Self(path)
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         &self.0
     }
 
-    // Opens it to append; the position is where the new lines will begin.
-    pub(crate) fn open(&self) -> Result<(File, u64), ServerError> {
+    /// Opens it to append; the position is where the new lines will begin.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub fn open(&self) -> Result<(File, u64), ServerError> {
         let fault = |source| ServerError::Folder { doing: "can't write the log", path: self.0.clone(), source };
         if std::fs::metadata(&self.0).is_ok_and(|metadata| metadata.len() > ROTATE_BYTES) {
             std::fs::rename(&self.0, self.0.with_extension("log.1")).map_err(fault)?;
@@ -34,8 +40,8 @@ impl LogFile {
         Ok((file, from))
     }
 
-    // The last lines written since `from`.
-    pub(crate) fn tail(&self, from: u64) -> String {
+    /// The last lines written since the position `from`.
+    pub fn tail(&self, from: u64) -> String {
         let read = || -> std::io::Result<String> {
             let mut file = File::open(&self.0)?;
             let length = file.seek(SeekFrom::End(0))?;

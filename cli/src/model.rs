@@ -1,0 +1,89 @@
+//! `autonomy model plan`: what a change of DataModels would do to the database of a running local mode, without doing it.
+
+use std::path::PathBuf;
+
+use autonomy_operator::apply::{self, ApplyError};
+use autonomy_operator::catalog::{self, CatalogError};
+use autonomy_operator::plan::Plan;
+use clap::{Args, Subcommand};
+
+use crate::local::data_folder::{DataFolderError, LocalFile};
+use crate::resources::{self, Problems};
+
+/// Looks at what a change of DataModels would do.
+#[derive(Debug, Args)]
+pub struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Shows the plan from what a running local mode serves to what the files declare; changes nothing.
+    Plan(PlanOptions),
+}
+
+#[derive(Debug, Args)]
+struct PlanOptions {
+    /// A YAML file, or a folder with YAML files at any depth; may be given several times.
+    #[arg(short = 'f', long = "file", value_name = "PATH", required = true, num_args = 1..)]
+    files: Vec<PathBuf>,
+    /// The data folder of the local mode.
+    #[arg(long, value_name = "DIR", default_value = ".autonomy/local")]
+    data_dir: PathBuf,
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The files have faults.
+    #[error(transparent)]
+    Problems(#[from] Problems),
+    /// No local mode runs.
+    #[error(transparent)]
+    Folder(#[from] DataFolderError),
+    /// The database did not answer.
+    #[error("PostgreSQL did not answer as expected")]
+    Database(#[from] sqlx::Error),
+    /// The catalog can't be read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// A plan could not be made.
+    #[error(transparent)]
+    Plan(#[from] ApplyError),
+}
+
+impl Command {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// When there is no plan to show.
+    pub async fn run(self) -> Result<(), ModelError> {
+        let Action::Plan(options) = self.action;
+        let folder = options.data_dir.canonicalize().unwrap_or_else(|_| options.data_dir.clone());
+        let resources = resources::check(&resources::read(&options.files, &folder)?)?;
+        let pool = crate::local::admin_pool(&LocalFile::read(&options.data_dir)?).await?;
+        let catalog = catalog::read(&pool).await?;
+        for model in &resources.models {
+            let plan = apply::plan_model(&pool, &catalog, model, &resources.models).await?;
+            print(&plan);
+        }
+        for name in catalog.keys().filter(|name| !resources.models.iter().any(|model| model.name == **name)) {
+            println!("model {name}: not declared in these files; it stays as it is");
+        }
+        Ok(())
+    }
+}
+
+fn print(plan: &Plan) {
+    let name = &plan.wanted.name;
+    if plan.is_empty() {
+        println!("model {name}: no change");
+        return;
+    }
+    let verdict = if plan.is_safe() { "safe: it would be applied" } else { "hazardous: it would be refused" };
+    println!("model {name}: {verdict} (plan {})", plan.sha256());
+    for line in plan.to_string().lines() {
+        println!("  {line}");
+    }
+}
