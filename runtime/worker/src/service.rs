@@ -11,6 +11,7 @@ use autonomy_crds::resolved::Entity;
 use autonomy_crds::{Faults, MicroServiceSpec, Model};
 
 use crate::expression::{EvaluationError, Expression, Identity, Kind, Names, ObjectReader, Value, compile};
+use crate::files::Glob;
 use crate::steps::{CompiledStep, EventHead, EventInput, Failure, Steps};
 
 /// A service ready to run.
@@ -295,6 +296,9 @@ impl<'a> Compiler<'a> {
         let path = "spec.trigger.files";
         self.duration(&files.settle, &format!("{path}.settle"));
         self.duration(&files.incomplete_after, &format!("{path}.incompleteAfter"));
+        if let Err(message) = Glob::new(&files.pattern) {
+            self.faults.add(format!("{path}.pattern"), message);
+        }
         if files.csv.delimiter.len() != 1 {
             self.faults.add(format!("{path}.csv.delimiter"), "the delimiter is one ASCII character");
         }

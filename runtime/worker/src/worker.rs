@@ -121,7 +121,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let context = Context {
         service: Arc::new(service),
         http: HttpCaller::new(concurrency, options.secrets_dir.clone())?,
-        transactions: TransactionClient::start(&options.api_url, TransactionSettings::default(), stop.clone())?,
+        transactions: TransactionClient::start(&options.api_url, transaction_settings(&document.spec), stop.clone())?,
         options: Arc::new(options),
         readiness,
         stop,
@@ -130,6 +130,14 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         Trigger::Files(metrics) => files::run(context, metrics).await,
         Trigger::Queue(metrics) => queue::run(context, metrics).await,
     }
+}
+
+fn transaction_settings(spec: &MicroServiceSpec) -> TransactionSettings {
+    let mut settings = TransactionSettings::default();
+    if let Some(files) = &spec.trigger.files {
+        settings.max_units = usize::try_from(files.records_per_request).unwrap_or(settings.max_units);
+    }
+    settings
 }
 
 enum Trigger {

@@ -72,6 +72,8 @@ enum Gives {
     Same,
     // An element of the first argument.
     Item,
+    // A number as the elements of the first argument are.
+    Sum,
 }
 
 impl Takes {
@@ -130,6 +132,7 @@ impl Function {
             Gives::Object => Kind::Object(None),
             Gives::Same => first,
             Gives::Item => first.item(),
+            Gives::Sum => Some(first.item()).filter(Kind::is_number).unwrap_or(Kind::Any),
         }
     }
 
@@ -244,7 +247,7 @@ static FUNCTIONS: &[Function] = &[
     function("floor", "floor(x)", 1..=1, &[Number], Gives::Int, numbers::floor),
     function("ceil", "ceil(x)", 1..=1, &[Number], Gives::Int, numbers::ceil),
     function("abs", "abs(x)", 1..=1, &[Number], Gives::Same, numbers::abs),
-    function("sum", "sum(list)", 1..=1, &[List], Gives::Any, numbers::sum),
+    function("sum", "sum(list)", 1..=1, &[List], Gives::Sum, numbers::sum),
     function("min", "min(x, y, …) or min(list)", 1..=32, &[Any], Gives::Any, |call| extreme(call, std::cmp::Ordering::Less)),
     function("max", "max(x, y, …) or max(list)", 1..=32, &[Any], Gives::Any, |call| extreme(call, std::cmp::Ordering::Greater)),
     // Strings.
@@ -256,6 +259,7 @@ static FUNCTIONS: &[Function] = &[
     function("substring", "substring(text, start, end)", 2..=3, &[Text, Int], Gives::Text, texts::substring),
     function("replace", "replace(text, from, to)", 3..=3, &[Text], Gives::Text, texts::replace),
     function("padStart", "padStart(text, length, with)", 2..=3, &[Text, Int, Text], Gives::Text, texts::pad_start),
+    function("nullIfEmpty", "nullIfEmpty(text)", 1..=1, &[Text], Gives::Text, texts::null_if_empty),
     function("contains", "contains(text, part)", 2..=2, &[Text], Gives::Bool, |call| {
         Ok(Value::Bool(call.text(0)?.contains(call.text(1)?)))
     }),

@@ -75,3 +75,12 @@ pub(super) fn extract(call: &Call<'_>) -> Outcome {
     let found = captures.as_ref().and_then(|captures| captures.get(1).or_else(|| captures.get(0)));
     Ok(Value::optional_text(found.map(|found| found.as_str())))
 }
+
+/// `nullIfEmpty(text)`: null for a text of blanks, as a CSV file has for what is not there; otherwise the text without blanks around.
+pub(super) fn null_if_empty(call: &Call<'_>) -> Outcome {
+    if call.argument(0).is_null() {
+        return Ok(Value::Null);
+    }
+    let text = call.text(0)?.trim();
+    Ok(if text.is_empty() { Value::Null } else { Value::text(text) })
+}

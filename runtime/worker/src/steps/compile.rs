@@ -180,9 +180,6 @@ impl Steps<'_> {
             Some(Kind::Any) => Kind::Any,
             _ => kind,
         };
-        // A list of keys finds a list of objects.
-        let several = matches!(key.as_ref().map(Expression::kind), Some(Kind::List(_)));
-        let kind = if several { Kind::List(Arc::new(kind)) } else { kind };
         let action = key.map(|key| Action::Lookup {
             cache: lookup.cache.clone(),
             by: lookup.by.clone(),
