@@ -43,9 +43,7 @@ pub enum Shape {
 /// # Errors
 /// A problem with status 400.
 pub fn text(body: &[u8]) -> Result<&str, Problem> {
-    let text = std::str::from_utf8(body).map_err(|error| {
-        malformed(format!("The body is not UTF-8 (at byte {}).", error.valid_up_to()))
-    })?;
+    let text = std::str::from_utf8(body).map_err(|error| malformed(format!("The body is not UTF-8 (at byte {}).", error.valid_up_to())))?;
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in body {
         if in_string {
@@ -99,13 +97,7 @@ pub fn read<'de, S: DeserializeSeed<'de>>(text: &'de str, seed: S) -> Result<S::
 ///
 /// # Errors
 /// Where the body is no JSON.
-pub fn read_objects(
-    text: &str,
-    plan: &EntityPlan,
-    purpose: Purpose,
-    rows: &mut Rows,
-    intake: &mut Intake,
-) -> Result<Shape, Problem> {
+pub fn read_objects(text: &str, plan: &EntityPlan, purpose: Purpose, rows: &mut Rows, intake: &mut Intake) -> Result<Shape, Problem> {
     read(text, ObjectsSeed { plan, purpose, rows, intake })
 }
 
@@ -171,8 +163,7 @@ impl<'de> Visitor<'de> for ObjectsSeed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Shape, A::Error> {
-        ObjectSeed { plan: self.plan, purpose: self.purpose, path: &Path::ROOT, rows: self.rows, intake: self.intake }
-            .visit_map(map)?;
+        ObjectSeed { plan: self.plan, purpose: self.purpose, path: &Path::ROOT, rows: self.rows, intake: self.intake }.visit_map(map)?;
         Ok(Shape::One)
     }
 
@@ -180,13 +171,7 @@ impl<'de> Visitor<'de> for ObjectsSeed<'_> {
         let mut index = 0;
         loop {
             let path = Path::ROOT.index(index);
-            let seed = ObjectSeed {
-                plan: self.plan,
-                purpose: self.purpose,
-                path: &path,
-                rows: &mut *self.rows,
-                intake: &mut *self.intake,
-            };
+            let seed = ObjectSeed { plan: self.plan, purpose: self.purpose, path: &path, rows: &mut *self.rows, intake: &mut *self.intake };
             if list.next_element_seed(seed)?.is_none() {
                 return Ok(Shape::List);
             }

@@ -158,10 +158,7 @@ pub fn version_of_tag(tag: &str) -> Option<i64> {
 }
 
 fn text_header<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Problem> {
-    headers
-        .get(name)
-        .map(|value| value.to_str().map_err(|_| Problem::bad_request(format!("The header {name} is not ASCII."))))
-        .transpose()
+    headers.get(name).map(|value| value.to_str().map_err(|_| Problem::bad_request(format!("The header {name} is not ASCII.")))).transpose()
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
@@ -201,9 +198,12 @@ fn context(headers: &HeaderMap) -> Context {
 
 fn prefers_minimal(headers: &HeaderMap) -> bool {
     let prefers = HeaderName::from_static("prefer");
-    headers.get_all(prefers).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split([',', ';'])).any(|preference| {
-        preference.trim().eq_ignore_ascii_case("return=minimal")
-    })
+    headers
+        .get_all(prefers)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split([',', ';']))
+        .any(|preference| preference.trim().eq_ignore_ascii_case("return=minimal"))
 }
 
 /// An answer that can be kept for a replay.

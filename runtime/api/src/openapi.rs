@@ -205,10 +205,22 @@ fn object_path(entity: &Entity) -> Value {
 
 fn filters(entity: &Entity) -> Value {
     let mut parameters = vec![
-        query_parameter("sort", "Members to sort by, comma-separated, `-` before one for the largest first; the id decides at last.", json!({"type": "string"})),
+        query_parameter(
+            "sort",
+            "Members to sort by, comma-separated, `-` before one for the largest first; the id decides at last.",
+            json!({"type": "string"}),
+        ),
         parameter("Fields"),
-        query_parameter("limit", "The most objects of a page.", json!({"type": "integer", "minimum": 0, "maximum": MOST_LIMIT, "default": DEFAULT_LIMIT})),
-        query_parameter("offset", "How many objects to pass over; `cursor` is better for long lists.", json!({"type": "integer", "minimum": 0})),
+        query_parameter(
+            "limit",
+            "The most objects of a page.",
+            json!({"type": "integer", "minimum": 0, "maximum": MOST_LIMIT, "default": DEFAULT_LIMIT}),
+        ),
+        query_parameter(
+            "offset",
+            "How many objects to pass over; `cursor` is better for long lists.",
+            json!({"type": "integer", "minimum": 0}),
+        ),
         query_parameter("cursor", "Goes on where a page ended; from its Link.", json!({"type": "string"})),
         query_parameter("count", "Whether X-Total-Count is wanted.", json!({"type": "boolean", "default": false})),
     ];
@@ -232,12 +244,22 @@ fn filters(entity: &Entity) -> Value {
     });
     for (member, schema, text) in system.into_iter().chain(own) {
         parameters.push(query_parameter(member, "Equal.", schema.clone()));
-        for (operator, description) in [("ne", "Different, or null."), ("gt", "Larger."), ("gte", "Larger or equal."), ("lt", "Smaller."), ("lte", "Smaller or equal.")] {
+        for (operator, description) in [
+            ("ne", "Different, or null."),
+            ("gt", "Larger."),
+            ("gte", "Larger or equal."),
+            ("lt", "Smaller."),
+            ("lte", "Smaller or equal."),
+        ] {
             parameters.push(query_parameter(&format!("{member}.{operator}"), description, schema.clone()));
         }
         parameters.push(query_parameter(&format!("{member}.in"), "Equal to one of these, comma-separated.", json!({"type": "string"})));
         if text {
-            parameters.push(query_parameter(&format!("{member}.like"), "Matches; `*` stands for any characters.", json!({"type": "string"})));
+            parameters.push(query_parameter(
+                &format!("{member}.like"),
+                "Matches; `*` stands for any characters.",
+                json!({"type": "string"}),
+            ));
         }
         parameters.push(query_parameter(&format!("{member}.isnull"), "Is null, or not.", json!({"type": "boolean"})));
     }
@@ -318,8 +340,14 @@ fn column_schema(column: &Column, nullable: bool) -> Value {
 
 fn system_properties() -> Map<String, Value> {
     let mut properties = Map::new();
-    properties.insert("id".to_owned(), json!({"type": "string", "format": "uuid", "description": "The object's id; made (UUID v7) where a new object has none."}));
-    properties.insert("version".to_owned(), json!({"type": "integer", "format": "int64", "readOnly": true, "description": "Raised by one with every change; the ETag."}));
+    properties.insert(
+        "id".to_owned(),
+        json!({"type": "string", "format": "uuid", "description": "The object's id; made (UUID v7) where a new object has none."}),
+    );
+    properties.insert(
+        "version".to_owned(),
+        json!({"type": "integer", "format": "int64", "readOnly": true, "description": "Raised by one with every change; the ETag."}),
+    );
     for (name, description) in [("createdAt", "When the object was made."), ("updatedAt", "When it was last changed.")] {
         properties.insert(name.to_owned(), json!({"type": "string", "format": "date-time", "readOnly": true, "description": description}));
     }

@@ -145,10 +145,8 @@ impl ListQuery {
         if let Some(cursor) = cursor.filter(|_| faults.is_empty()) {
             match query.read_cursor(plan, cursor) {
                 Some(after) => query.after = Some(after),
-                None => faults.push(Fault::parameter(
-                    "cursor",
-                    "is no cursor of this list and sort order; take it from the Link of the page before",
-                )),
+                None => faults
+                    .push(Fault::parameter("cursor", "is no cursor of this list and sort order; take it from the Link of the page before")),
             }
         }
         if faults.is_empty() { Ok(query) } else { Err(invalid_query(faults)) }

@@ -1,8 +1,8 @@
 //! Reading objects: one, a page of a list, or a whole list as a stream.
 
+use autonomy_crds::object_json::ObjectWriter;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use autonomy_crds::object_json::ObjectWriter;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use sqlx::Row;
@@ -10,12 +10,12 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::database::{Failure, Gate, Meaning, Session, meaning};
+use crate::objects::version_of_tag;
 use crate::plan::{EntityPlan, VERSION};
 use crate::problem::{Fault, Faults, Problem};
 use crate::query::{self, DEFAULT_LIMIT, ListQuery};
 use crate::sql;
 use crate::write::text;
-use crate::objects::version_of_tag;
 
 // A page ends early when it grows beyond this; the next page goes on from there.
 const MOST_PAGE_BYTES: usize = 32 * 1024 * 1024;

@@ -145,7 +145,8 @@ impl Incoming<'_> {
                     Method::GET | Method::HEAD => self.list(model, entity, &parameters).await,
                     Method::POST => self.write(model, entity, None, &parameters, Some(body), &["application/json"]).await,
                     Method::PATCH => {
-                        self.write(model, entity, None, &parameters, Some(body), &["application/merge-patch+json", "application/json"]).await
+                        self.write(model, entity, None, &parameters, Some(body), &["application/merge-patch+json", "application/json"])
+                            .await
                     }
                     _ => Err(not_allowed("GET, HEAD, PATCH, POST")),
                 }
@@ -308,7 +309,11 @@ impl Incoming<'_> {
     async fn read_body(&self, body: Body) -> Result<(Bytes, Option<tokio::sync::OwnedSemaphorePermit>), Problem> {
         let most = self.service.most_body;
         let too_large = || {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", format!("The body must have at most {most} bytes; send it in parts."))
+            Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "payload-too-large",
+                format!("The body must have at most {most} bytes; send it in parts."),
+            )
         };
         let declared = self.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         if declared.is_some_and(|length| length > most) {
@@ -349,8 +354,7 @@ fn entity_of(plans: &Plans, model: &str, entity: &str) -> Result<Arc<EntityPlan>
 }
 
 fn not_allowed(allow: &'static str) -> Problem {
-    let mut problem =
-        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", format!("This path takes {allow}."));
+    let mut problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", format!("This path takes {allow}."));
     problem.allow = Some(allow);
     problem
 }

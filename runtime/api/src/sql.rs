@@ -432,10 +432,8 @@ pub fn take_keys(hashes: &[[u8; 32]], requests: &[Option<[u8; 32]>]) -> Statemen
 
 /// The answers kept for idempotency keys: key, request, status, answer as text.
 pub fn kept_answers(hashes: &[[u8; 32]]) -> Statement {
-    Statement::fixed(
-        "SELECT key_hash, request_hash, status, response::text FROM autonomy.idempotency WHERE key_hash = ANY($1)",
-    )
-    .with(Param::byte_strings(hashes))
+    Statement::fixed("SELECT key_hash, request_hash, status, response::text FROM autonomy.idempotency WHERE key_hash = ANY($1)")
+        .with(Param::byte_strings(hashes))
 }
 
 /// Gives idempotency keys back that this transaction took.

@@ -190,12 +190,7 @@ impl Encoder {
             ValueType::Integer { minimum, maximum } => (Self::Integer { min: *minimum, max: *maximum }, PgType::bigint()),
             ValueType::Decimal { precision, scale, minimum, maximum } => (
                 // A precision without a scale is `numeric(p)`, which has none behind the point.
-                Self::Decimal {
-                    precision: *precision,
-                    scale: scale.or(precision.map(|_| 0)),
-                    min: *minimum,
-                    max: *maximum,
-                },
+                Self::Decimal { precision: *precision, scale: scale.or(precision.map(|_| 0)), min: *minimum, max: *maximum },
                 PgType::new(1700, 1231, "numeric"),
             ),
             ValueType::Boolean => (Self::Boolean, PgType::new(16, 1000, "boolean")),
@@ -258,14 +253,7 @@ impl Encoder {
         self.try_encode(scalar, Form::Binary, &Path::ROOT, &mut intake, out).map(|_| ())
     }
 
-    fn try_encode(
-        &self,
-        scalar: &Scalar<'_>,
-        form: Form,
-        path: &Path<'_>,
-        intake: &mut Intake,
-        out: &mut Vec<u8>,
-    ) -> Result<bool, String> {
+    fn try_encode(&self, scalar: &Scalar<'_>, form: Form, path: &Path<'_>, intake: &mut Intake, out: &mut Vec<u8>) -> Result<bool, String> {
         match (self, scalar) {
             (Self::Text { min, max, pattern }, Scalar::String(text)) => {
                 check_text(text, *min, *max, pattern.as_ref())?;
@@ -438,8 +426,7 @@ fn check_json(raw: &str) -> Result<(), String> {
     if !raw.contains("\\u") {
         return Ok(());
     }
-    let value: serde_json::Value =
-        sonic_rs::from_str(raw).map_err(|_| "holds a string with an escape that is no character".to_owned())?;
+    let value: serde_json::Value = sonic_rs::from_str(raw).map_err(|_| "holds a string with an escape that is no character".to_owned())?;
     if holds_nul(&value) { Err("must not hold the character U+0000".to_owned()) } else { Ok(()) }
 }
 

@@ -70,12 +70,7 @@ pub fn write_date_time(micros: i64, out: &mut Vec<u8>) {
     let in_day = micros.rem_euclid(DAY_MICROS);
     let (year, month, day) = civil_from_days(days);
     let (seconds, fraction) = (in_day / 1_000_000, in_day % 1_000_000);
-    let mut text = format!(
-        "\"{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}",
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60
-    );
+    let mut text = format!("\"{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
     if fraction > 0 {
         text.push_str(format!(".{fraction:06}").trim_end_matches('0'));
     }

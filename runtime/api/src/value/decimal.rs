@@ -120,7 +120,8 @@ impl Decimal {
         let head = (4 - whole % 4) % 4;
         let groups_before = (whole + head) / 4;
         let group_count = groups_before + self.scale.div_ceil(4);
-        let digit = |index: isize| -> i16 { usize::try_from(index).ok().and_then(|index| self.digits.get(index)).map_or(0, |d| i16::from(*d)) };
+        let digit =
+            |index: isize| -> i16 { usize::try_from(index).ok().and_then(|index| self.digits.get(index)).map_or(0, |d| i16::from(*d)) };
         let group = |number: usize| -> i16 {
             let start = (number * 4) as isize - head as isize;
             (0..4).fold(0, |value, offset| value * 10 + digit(start + offset))

@@ -263,14 +263,7 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    async fn insert(
-        &mut self,
-        session: &mut Session,
-        batch: &Batch,
-        step: &Step,
-        rows: &[u32],
-        conflict: &Conflict,
-    ) -> Result<(), Stop> {
+    async fn insert(&mut self, session: &mut Session, batch: &Batch, step: &Step, rows: &[u32], conflict: &Conflict) -> Result<(), Stop> {
         let answers = session.rows(sql::insert(&batch.plan, &batch.rows, rows, conflict)).await?;
         if *conflict != Conflict::Ignore {
             // Every row is answered, in order.
@@ -323,9 +316,11 @@ impl<'a> Attempt<'a> {
     }
 
     async fn patch(&mut self, session: &mut Session, batch: &Batch, step: &Step) -> Result<(), Stop> {
-        let mut columns: Vec<usize> =
-            (SYSTEM..batch.plan.columns.len()).filter(|column| step.rows.iter().any(|row| batch.rows.get(*row as usize, *column) != Value::Absent)).collect();
-        let conditional = batch.conditions.iter().any(|condition| step.rows.binary_search(&condition.row).is_ok() || step.rows.contains(&condition.row));
+        let mut columns: Vec<usize> = (SYSTEM..batch.plan.columns.len())
+            .filter(|column| step.rows.iter().any(|row| batch.rows.get(*row as usize, *column) != Value::Absent))
+            .collect();
+        let conditional =
+            batch.conditions.iter().any(|condition| step.rows.binary_search(&condition.row).is_ok() || step.rows.contains(&condition.row));
         let mut versions = HashMap::new();
         if conditional || step.rows.len() > 1 || columns.is_empty() {
             versions = self.lock(session, batch, step, &step.rows).await?;
@@ -334,8 +329,12 @@ impl<'a> Attempt<'a> {
                 return Err(self.culprits(step, &gone, |owner| not_there(batch, &gone, self.work, owner)));
             }
         }
-        let empty: Vec<u32> =
-            step.rows.iter().copied().filter(|row| columns.iter().all(|column| batch.rows.get(*row as usize, *column) == Value::Absent)).collect();
+        let empty: Vec<u32> = step
+            .rows
+            .iter()
+            .copied()
+            .filter(|row| columns.iter().all(|column| batch.rows.get(*row as usize, *column) == Value::Absent))
+            .collect();
         for row in &empty {
             let (id, version) = (batch.rows.id(*row as usize), versions.get(row).copied().unwrap_or_default());
             self.results.insert((step.batch, *row), Written { id, version, effect: Effect::Updated });
@@ -488,7 +487,8 @@ impl<'a> Attempt<'a> {
             if batch.kind == Kind::Delete {
                 continue;
             }
-            let ids: Vec<[u8; 16]> = self.results.iter().filter(|((at, _), _)| *at == index as u32).map(|(_, written)| written.id).collect();
+            let ids: Vec<[u8; 16]> =
+                self.results.iter().filter(|((at, _), _)| *at == index as u32).map(|(_, written)| written.id).collect();
             let columns: Vec<usize> = (0..batch.plan.columns.len()).collect();
             for answer in session.rows(sql::objects(&batch.plan, &ids, &columns)).await? {
                 outcome.objects.insert((index as u32, id(&answer, 0)?), object(&batch.plan, &answer, 1)?);

@@ -157,14 +157,10 @@ fn problem(work: &Work, batch: &Batch, violation: &Violation, rows: &[u32]) -> P
             };
             (Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "check", detail), fault)
         }
-        "23502" => (
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-body", "The body has a fault."),
-            "must not be null".to_owned(),
-        ),
-        "21000" => (
-            Problem::new(StatusCode::CONFLICT, "unique", format!("The body has the same {entity} twice.")),
-            "is there twice".to_owned(),
-        ),
+        "23502" => (Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-body", "The body has a fault."), "must not be null".to_owned()),
+        "21000" => {
+            (Problem::new(StatusCode::CONFLICT, "unique", format!("The body has the same {entity} twice.")), "is there twice".to_owned())
+        }
         _ => (
             Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,

@@ -91,7 +91,8 @@ impl Order {
             }
             if batch.kind == Kind::Delete {
                 // Deletions of one entity one after the other may go together.
-                level = level.max(highest.map_or(0, |(highest, kind)| if kind == (Kind::Delete, *batch_index) { highest } else { highest + 1 }));
+                level = level
+                    .max(highest.map_or(0, |(highest, kind)| if kind == (Kind::Delete, *batch_index) { highest } else { highest + 1 }));
                 floor = level;
             } else if let Some((last, (Kind::Delete, _))) = highest {
                 level = level.max(last + 1);
