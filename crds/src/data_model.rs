@@ -28,9 +28,11 @@ use crate::condition::{DeletionPolicy, ResourceStatus};
 pub struct DataModelSpec {
     /// The DataPlatform in this namespace that holds this model; `default` where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
     pub platform: Option<String>,
     /// What this model is about, for its users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2000))]
     pub description: Option<String>,
     /// Entities of other DataModels of the same platform that this one refers to or extends.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -56,14 +58,15 @@ pub struct DataModelSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Import {
     /// The other DataModel's name.
+    #[schemars(length(min = 1, max = 40))]
     pub model: String,
     /// The entities taken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 128))]
+    #[schemars(length(max = 128), inner(length(min = 1, max = 48)))]
     pub entities: Vec<String>,
     /// The enumerations taken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 128))]
+    #[schemars(length(max = 128), inner(length(min = 1, max = 48)))]
     pub enumerations: Vec<String>,
 }
 
@@ -76,9 +79,10 @@ pub struct Enumeration {
     pub name: String,
     /// What the values mean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2000))]
     pub description: Option<String>,
     /// The values, in the order in which they sort. Adding values is safe; taking one away is not.
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = 256), inner(length(min = 1, max = 63)))]
     pub values: Vec<String>,
 }
 
@@ -96,6 +100,7 @@ pub struct Entity {
     pub plural: Option<String>,
     /// What the entity means to the business.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2000))]
     pub description: Option<String>,
     /// An abstract entity has no table: it lends its attributes and relationships to those that extend it.
     #[serde(default, rename = "abstract")]
@@ -103,6 +108,7 @@ pub struct Entity {
     /// The entity (of this model or imported) whose attributes, relationships, parts, indexes and checks this one takes over; its key and
     /// its events' addresses too, where this one has none of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 48))]
     pub extends: Option<String>,
     /// The entity's attributes. `id`, `version`, `createdAt` and `updatedAt` are there without being declared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -110,7 +116,7 @@ pub struct Entity {
     pub attributes: Vec<Attribute>,
     /// The natural key: attributes or relationships that together are unique, and by which objects can be upserted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 56)))]
     pub key: Vec<String>,
     /// References to one object of another entity (or of the same).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -122,6 +128,7 @@ pub struct Entity {
     pub parts: Vec<Part>,
     /// Marks this entity as the shape of a part: it has no table and no path of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 48))]
     pub part_of: Option<String>,
     /// Indexes beside those that keys and relationships bring.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -136,6 +143,7 @@ pub struct Entity {
     pub events: EntityEvents,
     /// The name this entity had before, so that a rename is a rename.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 56))]
     pub renamed_from: Option<String>,
 }
 
@@ -154,9 +162,11 @@ pub struct Attribute {
     pub name: String,
     /// `string`, `uuid`, `integer`, `decimal`, `boolean`, `date`, `dateTime`, `json`, `binary`, or an enumeration's name.
     #[serde(rename = "type")]
+    #[schemars(length(min = 1, max = 48))]
     pub type_name: String,
     /// What the attribute means.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2000))]
     pub description: Option<String>,
     /// Whether each object must have a value.
     #[serde(default)]
@@ -199,6 +209,7 @@ pub struct Attribute {
     pub classification: Option<String>,
     /// The name this attribute had before, so that a rename is a rename.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 56))]
     pub renamed_from: Option<String>,
 }
 
@@ -214,9 +225,11 @@ pub struct Relationship {
     #[schemars(length(min = 1, max = 56))]
     pub name: String,
     /// The entity referred to, of this model or imported.
+    #[schemars(length(min = 1, max = 48))]
     pub target: String,
     /// What the reference means.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2000))]
     pub description: Option<String>,
     /// Whether each object must refer to one.
     #[serde(default)]
@@ -253,9 +266,11 @@ pub struct Part {
     #[schemars(length(min = 1, max = 56))]
     pub name: String,
     /// The entity that gives the parts' shape; it says `partOf` this one.
+    #[schemars(length(min = 1, max = 48))]
     pub entity: String,
     /// What the list means.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2000))]
     pub description: Option<String>,
     /// The fewest parts an object has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -275,7 +290,7 @@ pub struct Part {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Index {
     /// Attributes or relationships, in order.
-    #[schemars(length(min = 1, max = 16))]
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 56)))]
     pub attributes: Vec<String>,
     /// Whether no two objects may agree in all of them.
     #[serde(default)]
@@ -290,10 +305,12 @@ pub struct Check {
     #[schemars(length(min = 1, max = 40))]
     pub name: String,
     /// The attribute on the left.
+    #[schemars(length(min = 1, max = 56))]
     pub attribute: String,
     /// How the two are compared.
     pub operator: CheckOperator,
     /// The attribute on the right.
+    #[schemars(length(min = 1, max = 56))]
     pub other: String,
 }
 
@@ -321,8 +338,10 @@ pub enum CheckOperator {
 pub struct EntityEvents {
     /// The attribute (string, enumeration, integer or boolean) whose value is in the event's subject.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 56))]
     pub routing: Option<String>,
     /// The attribute or relationship whose equal values keep events in order with one another; the object's id where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 56))]
     pub partition_key: Option<String>,
 }

@@ -72,7 +72,7 @@ pub struct NatsConnection {
     /// The servers' `sync_interval`, as a Go duration. The relay counts an event as kept only when it is that old, since a NATS
     /// server acknowledges before it syncs.
     #[serde(default = "default_sync_interval")]
-    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"), length(max = 32))]
     pub sync_interval: String,
     /// How many servers hold each stream.
     #[serde(default = "default_replicas")]
@@ -124,10 +124,7 @@ fn default_body_limit() -> u32 {
 
 impl Default for ApiSettings {
     fn default() -> Self {
-        Self {
-            replicas: default_api_replicas(),
-            max_body_mebibytes: default_body_limit(),
-        }
+        Self { replicas: default_api_replicas(), max_body_mebibytes: default_body_limit() }
     }
 }
 

@@ -83,10 +83,7 @@ impl FromStr for Position {
             if commit.len() != 16 || index.len() != 8 {
                 return None;
             }
-            Some(Position {
-                commit: u64::from_str_radix(commit, 16).ok()?,
-                index: u32::from_str_radix(index, 16).ok()?,
-            })
+            Some(Position { commit: u64::from_str_radix(commit, 16).ok()?, index: u32::from_str_radix(index, 16).ok()? })
         };
         parse().ok_or_else(|| NoPosition(text.to_owned()))
     }
@@ -138,13 +135,7 @@ pub fn routing_token(value: Option<&str>) -> String {
 impl Model {
     /// The subject of an event. `routing` is the routing column's value, `partition_key` the partition column's value or the object's id.
     pub fn subject(&self, entity: &Entity, operation: Operation, routing: Option<&str>, partition_key: &str) -> String {
-        format!(
-            "{}.{}.{}.{}",
-            self.entity_subject(&entity.name),
-            operation.as_str(),
-            routing_token(routing),
-            partition(partition_key)
-        )
+        format!("{}.{}.{}.{}", self.entity_subject(&entity.name), operation.as_str(), routing_token(routing), partition(partition_key))
     }
 
     /// `autonomy.{namespace}.{model}.{Entity}`, before the operation.
@@ -169,24 +160,12 @@ impl Model {
 }
 
 /// The subjects that a queue trigger or a cache listens to: all of an entity's where `operations` is empty, of any routing where `routing` is.
-pub fn filter_subjects(
-    namespace: &str,
-    model: &str,
-    entity: &str,
-    operations: &[Operation],
-    routing: &[String],
-) -> Vec<String> {
+pub fn filter_subjects(namespace: &str, model: &str, entity: &str, operations: &[Operation], routing: &[String]) -> Vec<String> {
     let head = format!("autonomy.{namespace}.{model}.{entity}");
-    let operations: Vec<&str> = if operations.is_empty() {
-        vec!["*"]
-    } else {
-        operations.iter().map(|operation| operation.as_str()).collect()
-    };
-    let routing: Vec<String> = if routing.is_empty() {
-        vec!["*".to_owned()]
-    } else {
-        routing.iter().map(|value| routing_token(Some(value))).collect()
-    };
+    let operations: Vec<&str> =
+        if operations.is_empty() { vec!["*"] } else { operations.iter().map(|operation| operation.as_str()).collect() };
+    let routing: Vec<String> =
+        if routing.is_empty() { vec!["*".to_owned()] } else { routing.iter().map(|value| routing_token(Some(value))).collect() };
     operations
         .iter()
         .flat_map(|operation| routing.iter().map(move |route| (operation, route)))

@@ -24,10 +24,7 @@ pub struct Faults(pub Vec<Fault>);
 impl Faults {
     /// Notes a fault at `path`.
     pub fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Fault {
-            path: path.into(),
-            message: message.into(),
-        });
+        self.0.push(Fault { path: path.into(), message: message.into() });
     }
 
     /// `Ok(value)` where nothing was noted.

@@ -12,6 +12,7 @@ pub mod names;
 pub mod object_json;
 pub mod resolve;
 pub mod resolved;
+pub mod schema;
 
 pub use data_model::{DataModel, DataModelSpec};
 pub use data_platform::{DataPlatform, DataPlatformSpec};

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// What the kinds' schemas say of a duration.
+pub const DURATION_PATTERN: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$";
+
 /// A duration as Go writes it: `250ms`, `1.5s`, `2m15s`, `1h`.
 ///
 /// # Errors

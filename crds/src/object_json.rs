@@ -159,9 +159,9 @@ fn write_date_time(text: &str, out: &mut Vec<u8>) {
 fn write_binary(text: &str, out: &mut Vec<u8>) {
     use base64::Engine;
     let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
-    let bytes: Option<Vec<u8>> = text.strip_prefix("\\x").and_then(|hex| {
-        hex.as_bytes().chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect()
-    });
+    let bytes: Option<Vec<u8>> = text
+        .strip_prefix("\\x")
+        .and_then(|hex| hex.as_bytes().chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect());
     match bytes {
         Some(bytes) => {
             out.push(b'"');

@@ -1,2 +1,54 @@
-//! x
-fn main() {}
+//! Writes the CustomResourceDefinitions into the chart: `cargo run -p autonomy-crds --bin crdgen`. With `--check` it writes nothing, and exits
+//! with 1 where a file differs from the types.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let check = match arguments.as_slice() {
+        [] => false,
+        [only] if only == "--check" => true,
+        _ => {
+            eprintln!("usage: crdgen [--check]");
+            return ExitCode::from(2);
+        }
+    };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/autonomy/crds");
+    match run(&folder, check) {
+        Ok(differing) if check && !differing.is_empty() => {
+            for file in differing {
+                eprintln!("{} is not what the types in crds/src say", file.display());
+            }
+            eprintln!("run `cargo run -p autonomy-crds --bin crdgen` and commit what it writes");
+            ExitCode::FAILURE
+        }
+        Ok(differing) => {
+            for file in differing {
+                println!("written: {}", file.display());
+            }
+            ExitCode::SUCCESS
+        }
+        Err(cause) => {
+            eprintln!("crdgen: {cause}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+// The files that differ; they are written unless `check`.
+fn run(folder: &Path, check: bool) -> Result<Vec<PathBuf>, Box<dyn std::error::Error>> {
+    let mut differing = Vec::new();
+    for (file, text) in autonomy_crds::schema::chart_files()? {
+        let path = folder.join(file);
+        if std::fs::read_to_string(&path).is_ok_and(|written| written == text) {
+            continue;
+        }
+        if !check {
+            std::fs::create_dir_all(folder)?;
+            std::fs::write(&path, text)?;
+        }
+        differing.push(path);
+    }
+    Ok(differing)
+}

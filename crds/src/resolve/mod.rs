@@ -12,7 +12,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-pub use service::check_service;
+pub(crate) use naming::{did_you_mean, list};
+pub use service::{RESERVED_VARIABLES, check_service};
 
 use crate::fault::{Fault, Faults};
 use crate::resolved::Model;

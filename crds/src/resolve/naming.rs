@@ -122,7 +122,7 @@ fn example(member: &str) -> String {
 }
 
 /// ` (did you mean "x"?)`, or nothing where no candidate is near.
-pub(super) fn did_you_mean<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn did_you_mean<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
     let folded = given.to_ascii_lowercase();
     let nearest = candidates
         .into_iter()
@@ -148,7 +148,7 @@ fn distance(left: &str, right: &str) -> usize {
 }
 
 /// `"a", "b" and 3 more`; `none` where there is none.
-pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.into_iter().collect();
     if names.is_empty() {
         return "none".to_owned();
