@@ -40,8 +40,21 @@ pub fn read(incoming: &Path) -> Result<Rejects, PlatformError> {
     Ok(rejects)
 }
 
-// The different receipts in a reject file of one store.
+// The different receipts in a reject file (`line,reason,row`, where `row` is a row of the store's file as it stood there) of one store.
 fn receipts(text: &str) -> u64 {
-    let _ = text;
-    BTreeSet::<String>::new().len() as u64
+    let mut reader = csv::ReaderBuilder::new().from_reader(text.as_bytes());
+    let rows = reader.records().filter_map(Result::ok);
+    rows.filter_map(|reject| reject.get(2)?.split(',').nth(1).map(str::to_owned)).collect::<BTreeSet<String>>().len() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::receipts;
+
+    #[test]
+    fn rows_of_one_receipt_count_once() {
+        let text =
+            "line,reason,row\n7,two is no number,\"S001,000003,x\"\n8,\"its receipt, too\",\"S001,000003,y\"\n12,short,\"S001,000009\"\n";
+        assert_eq!(receipts(text), 2);
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use autonomy_crds::documents::{Resource, parse};
 use autonomy_crds::resolve::{check_service, resolve_all};
+use autonomy_worker::service::CompiledService;
 
 fn resources(folder: &Path) -> Vec<Resource> {
     let mut found = Vec::new();
@@ -43,6 +44,8 @@ fn the_examples_are_declared_without_a_fault() {
         assert_eq!(declared.len(), services);
         for service in &declared {
             check_service(service, &by_name).unwrap_or_else(|faults| panic!("{faults}"));
+            let name = service.metadata.name.as_deref().unwrap();
+            CompiledService::compile("default", name, &service.spec, &by_name, &service.spec.config).unwrap_or_else(|faults| panic!("{faults}"));
         }
     }
 }
