@@ -250,3 +250,6 @@ fn excerpt(body: &[u8]) -> String {
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect();
     if line.is_empty() { line } else { format!(": {line}") }
 }
+
+#[cfg(test)]
+mod tests;

@@ -415,3 +415,6 @@ impl Problem {
         text
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -305,7 +305,7 @@ mod tests {
     fn an_interrupted_publication_is_not_doubled() {
         let folder = tempfile::tempdir().expect("folder");
         let temporary = folder.path().join(".t");
-        let mut publish_text = |text: &str| {
+        let publish_text = |text: &str| {
             fs::write(&temporary, text).expect("write");
             publish(&temporary, folder.path(), "a.csv", ".rejects.csv").expect("publish")
         };

@@ -84,6 +84,8 @@ impl<R: BufRead> RowReader<R> {
                         None => bad(first.number, text.into_owned(), "the row is not UTF-8".to_owned(), self.delimiter),
                     });
                 }
+                // A quote that closes lines later, in the middle of a text, is another one: the first was never closed.
+                Split::AfterQuote if !continued.is_empty() => break,
                 Split::AfterQuote => {
                     let reason = "there is text behind a closing quote; a quote in a field is written twice".to_owned();
                     return Ok(bad(first.number, text.into_owned(), reason, self.delimiter));

@@ -165,3 +165,6 @@ impl Lookups for NoLookups {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;
