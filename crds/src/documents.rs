@@ -125,9 +125,8 @@ fn line_of(lines: &BTreeMap<String, usize>, path: &str) -> Option<usize> {
 
 fn read_resource(mut value: Value) -> Result<Resource, Faults> {
     let definition = definition_of(&value)?;
-    let mut faults = check_metadata(&value);
-    faults.0.extend(schema::validate(definition, &mut value).0);
-    let mut faults = faults.none_or(()).err().unwrap_or_default();
+    let found = check_metadata(&value);
+    let mut faults = schema::validate(definition, &mut value, found);
     if !faults.0.is_empty() {
         return Err(faults);
     }

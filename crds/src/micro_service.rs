@@ -46,7 +46,7 @@ pub struct MicroServiceSpec {
     /// Values that expressions find under `config`, for example addresses and account numbers. `${env:NAME}` in a value takes an
     /// environment variable of the worker.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 256), inner(length(max = 4096)))]
+    #[schemars(extend("maxProperties" = 256, "additionalProperties" = serde_json::json!({"type": "string", "maxLength": 4096})))]
     pub config: BTreeMap<String, String>,
     /// What is done for each event, row or group, in order.
     #[schemars(length(min = 1, max = 64))]
@@ -82,10 +82,10 @@ pub struct Trigger {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct QueueTrigger {
-    /// The entity's DataModel.
+    /// The name of the entity's DataModel.
     #[schemars(length(min = 1, max = 40))]
     pub model: String,
-    /// The entity.
+    /// The entity's name, in PascalCase.
     #[schemars(length(min = 1, max = 48))]
     pub entity: String,
     /// The operations that trigger; `created` where left out.
@@ -241,10 +241,10 @@ pub struct Cache {
     /// Name in camelCase, used by `lookup` steps and by `cache.<name>` in metrics.
     #[schemars(length(min = 1, max = 40))]
     pub name: String,
-    /// The entity's DataModel.
+    /// The name of the entity's DataModel.
     #[schemars(length(min = 1, max = 40))]
     pub model: String,
-    /// The entity.
+    /// The entity's name, in PascalCase.
     #[schemars(length(min = 1, max = 48))]
     pub entity: String,
     /// The members held (camelCase); all where left out. `id` is always held.
@@ -302,7 +302,7 @@ pub struct Step {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LookupStep {
-    /// The cache.
+    /// The name of the cache.
     #[schemars(length(min = 1, max = 40))]
     pub cache: String,
     /// The member to look up by: `id` or one of the cache's indexes.
@@ -346,7 +346,7 @@ pub struct HttpStep {
     pub url: String,
     /// Headers: names and CEL expressions. An `Idempotency-Key` from the service, the event and the step is always sent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64), inner(length(min = 1, max = 16384)))]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = serde_json::json!({"type": "string", "minLength": 1, "maxLength": 16384})))]
     pub headers: BTreeMap<String, String>,
     /// The body, in CEL; sent as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -377,10 +377,10 @@ fn default_timeout() -> String {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateStep {
-    /// The entity's DataModel.
+    /// The name of the entity's DataModel.
     #[schemars(length(min = 1, max = 40))]
     pub model: String,
-    /// The entity.
+    /// The entity's name, in PascalCase.
     #[schemars(length(min = 1, max = 48))]
     pub entity: String,
     /// A list, in CEL; one object is created for each element, which `object` finds under `item`.
@@ -388,7 +388,7 @@ pub struct CreateStep {
     #[schemars(length(min = 1, max = 16384))]
     pub for_each: Option<String>,
     /// The object: members and their CEL expressions.
-    #[schemars(extend("maxProperties" = 512), inner(length(min = 1, max = 16384)))]
+    #[schemars(extend("maxProperties" = 512, "additionalProperties" = serde_json::json!({"type": "string", "minLength": 1, "maxLength": 16384})))]
     pub object: BTreeMap<String, String>,
     /// What to do where an object with the same natural key is there.
     #[serde(default)]
@@ -412,10 +412,10 @@ pub enum OnConflict {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PatchStep {
-    /// The entity's DataModel.
+    /// The name of the entity's DataModel.
     #[schemars(length(min = 1, max = 40))]
     pub model: String,
-    /// The entity.
+    /// The entity's name, in PascalCase.
     #[schemars(length(min = 1, max = 48))]
     pub entity: String,
     /// A list, in CEL; one object is patched for each element, which the other expressions find under `item`.
@@ -426,11 +426,11 @@ pub struct PatchStep {
     #[schemars(length(min = 1, max = 16384))]
     pub id: String,
     /// The members to change and their CEL expressions.
-    #[schemars(extend("maxProperties" = 512), inner(length(min = 1, max = 16384)))]
+    #[schemars(extend("maxProperties" = 512, "additionalProperties" = serde_json::json!({"type": "string", "minLength": 1, "maxLength": 16384})))]
     pub object: BTreeMap<String, String>,
     /// Members and the values (in CEL) that they must have; otherwise the event fails and is not tried again.
     #[serde(default, rename = "if", skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 256), inner(length(min = 1, max = 16384)))]
+    #[schemars(extend("maxProperties" = 256, "additionalProperties" = serde_json::json!({"type": "string", "minLength": 1, "maxLength": 16384})))]
     pub precondition: BTreeMap<String, String>,
 }
 

@@ -63,6 +63,10 @@ fn tidy(value: &mut Value) {
                     members.entry("maximum").or_insert(Value::from(largest));
                 }
             }
+            // Kubernetes refuses unknown fields by itself, and takes no `false` here.
+            if members.get("additionalProperties") == Some(&Value::Bool(false)) {
+                members.remove("additionalProperties");
+            }
             // Lines of the source are no lines of the text.
             if let Some(Value::String(description)) = members.get_mut("description")
                 && description.contains('\n')
@@ -81,9 +85,10 @@ fn tidy(value: &mut Value) {
     }
 }
 
-/// Checks `resource` against a kind's schema and puts defaults in, as a cluster does on admission. All faults at once.
-pub fn validate(definition: &Definition, resource: &mut Value) -> Faults {
-    let mut validator = Validator { faults: Faults::default(), rules: HashMap::new() };
+/// Checks `resource` against a kind's schema and puts defaults in, as a cluster does on admission. All faults at once, after those
+/// `found` before.
+pub fn validate(definition: &Definition, resource: &mut Value, found: Faults) -> Faults {
+    let mut validator = Validator { faults: found, rules: HashMap::new() };
     validator.check(definition.schema(), resource, "");
     validator.faults
 }
@@ -102,7 +107,8 @@ impl<'s> Validator<'s> {
             }
             return;
         }
-        let before = self.faults.0.len();
+        // Rules of the whole resource need its metadata, which is checked before.
+        let before = if path.is_empty() { 0 } else { self.faults.0.len() };
         match schema.get("type").and_then(Value::as_str) {
             Some("object") => self.check_object(schema, value, path),
             Some("array") => self.check_list(schema, value, path),
@@ -135,12 +141,19 @@ impl<'s> Validator<'s> {
         };
         // Of the root, only what the schema knows is checked here; metadata is the same for all kinds.
         let root = path.is_empty();
-        if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+        static NONE: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+        let properties = match schema.get("additionalProperties") {
+            None => Some(schema.get("properties").and_then(Value::as_object).unwrap_or(&*NONE)),
+            Some(_) => None,
+        };
+        // Metadata, for example: any fields.
+        let open = root || (properties.is_some_and(Map::is_empty) && schema.get("x-kubernetes-preserve-unknown-fields").is_some());
+        if let Some(properties) = properties {
             set_defaults(properties, members);
             for (name, member) in members.iter_mut() {
                 match properties.get(name) {
                     Some(schema) => self.check(schema, member, &join(path, name)),
-                    None if root => {}
+                    None if open => {}
                     None => {
                         let near = crate::resolve::did_you_mean(name, properties.keys().map(String::as_str));
                         let known = crate::resolve::list(properties.keys().map(String::as_str));
@@ -148,7 +161,7 @@ impl<'s> Validator<'s> {
                     }
                 }
             }
-        } else if let Some(schema) = schema.get("additionalProperties").filter(|schema| schema.is_object()) {
+        } else if let Some(schema) = schema.get("additionalProperties") {
             for (name, member) in members.iter_mut() {
                 self.check(schema, member, &format!("{path}[{name}]"));
             }

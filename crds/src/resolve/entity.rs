@@ -75,7 +75,8 @@ fn build<'a>(scopes: &Scopes<'a>, declared: Declared<'a>, faults: &mut Faults) -
     let mut columns = Columns::new(Place::Entity);
     let mut elsewhere = Faults::default();
     for ancestor in &chain {
-        let faults = if std::ptr::eq(ancestor.model, scopes.model) { &mut *faults } else { &mut elsewhere };
+        columns.foreign = !std::ptr::eq(ancestor.model, scopes.model);
+        let faults = if columns.foreign { &mut elsewhere } else { &mut *faults };
         columns.add_all(scopes, *ancestor, faults);
         for (index, part) in ancestor.entity.parts.iter().enumerate() {
             let path = format!("{}.parts[{index}]", ancestor.path());
@@ -85,7 +86,7 @@ fn build<'a>(scopes: &Scopes<'a>, declared: Declared<'a>, faults: &mut Faults) -
         }
     }
     note_faults_elsewhere(declared, &elsewhere, faults);
-    let columns = columns.columns;
+    let columns = columns.finish(faults);
     if columns.is_empty() && !entity.is_abstract {
         faults.add(&path, format!("{} has nothing of its own: declare at least one attribute, relationship or part", entity.name));
     }
@@ -158,11 +159,14 @@ fn ancestry<'a>(scopes: &Scopes<'a>, declared: Declared<'a>, faults: &mut Faults
 struct Columns {
     place: Place,
     columns: Vec<Column>,
+    // Of each column, its field; none where another model declares it.
+    paths: Vec<Option<String>>,
+    foreign: bool,
 }
 
 impl Columns {
     fn new(place: Place) -> Self {
-        Self { place, columns: Vec::new() }
+        Self { place, columns: Vec::new(), paths: Vec::new(), foreign: false }
     }
 
     /// Attributes and relationships of one entity.
@@ -204,20 +208,24 @@ impl Columns {
         if let Some(message) = clash {
             faults.add(&name_path, message);
         }
-        self.check_renamed(&column, path, faults);
+        self.paths.push((!self.foreign).then(|| path.to_owned()));
         self.columns.push(column);
     }
 
-    fn check_renamed(&self, column: &Column, path: &str, faults: &mut Faults) {
-        let Some(before) = &column.renamed_from else { return };
-        let path = format!("{path}.renamedFrom");
-        if self.place == Place::Part {
-            faults.add(path, "a part's members can't be renamed, since they are inside their owner's rows; add a new one instead");
-        } else if before == &column.name || self.columns.iter().any(|other| &other.name == before) {
-            faults.add(path, format!("there still is a column {before:?}; what is renamed is not there under its old name"));
-        } else if self.columns.iter().any(|other| other.renamed_from.as_ref() == Some(before)) {
-            faults.add(path, format!("two columns can't both be what {before:?} was"));
+    /// The columns, once all are there and their former names can be checked.
+    fn finish(self, faults: &mut Faults) -> Vec<Column> {
+        for (index, (column, path)) in self.columns.iter().zip(&self.paths).enumerate() {
+            let (Some(before), Some(path)) = (&column.renamed_from, path) else { continue };
+            let path = format!("{path}.renamedFrom");
+            if self.place == Place::Part {
+                faults.add(path, "a part's members can't be renamed, since they are inside their owner's rows; add a new one instead");
+            } else if self.columns.iter().any(|other| &other.name == before) {
+                faults.add(path, format!("there still is a column {before:?}; what is renamed is not there under its old name"));
+            } else if self.columns[..index].iter().any(|other| other.renamed_from.as_ref() == Some(before)) {
+                faults.add(path, format!("two columns can't both be what {before:?} was"));
+            }
         }
+        self.columns
     }
 
     fn attribute_column<'a>(
@@ -399,11 +407,12 @@ fn shape_columns<'a>(scopes: &Scopes<'a>, shape: Declared<'a>, faults: &mut Faul
     let mut columns = Columns::new(Place::Part);
     let mut elsewhere = Faults::default();
     for ancestor in ancestry(scopes, shape, faults) {
-        let faults = if std::ptr::eq(ancestor.model, scopes.model) { &mut *faults } else { &mut elsewhere };
+        columns.foreign = !std::ptr::eq(ancestor.model, scopes.model);
+        let faults = if columns.foreign { &mut elsewhere } else { &mut *faults };
         columns.add_all(scopes, ancestor, faults);
     }
     note_faults_elsewhere(shape, &elsewhere, faults);
-    columns.columns
+    columns.finish(faults)
 }
 
 // What the shape of a part can't have.

@@ -8,6 +8,8 @@ mod service;
 mod value;
 
 #[cfg(test)]
+mod service_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

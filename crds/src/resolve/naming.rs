@@ -127,7 +127,7 @@ pub(crate) fn did_you_mean<'a>(given: &str, candidates: impl IntoIterator<Item =
     let nearest = candidates
         .into_iter()
         .map(|candidate| (distance(&folded, &candidate.to_ascii_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
+        .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3).clamp(if candidate.len() > 2 { 2 } else { 1 }, 3))
         .min();
     nearest.map(|(_, candidate)| format!(" (did you mean {candidate:?}?)")).unwrap_or_default()
 }
