@@ -20,6 +20,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::context::ContextBuilder;
 use autonomy_crds::event as names;
 use autonomy_crds::names::parse_duration;
+use autonomy_process::options::nats_connect_options;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -139,7 +140,9 @@ fn trigger_error(what: &str, source: impl Into<Box<dyn std::error::Error + Send 
 
 // Connects, waiting for a server that is not there yet.
 async fn connect(context: &Context) -> Result<async_nats::Client, Error> {
-    async_nats::ConnectOptions::new()
+    let wrong = |source| trigger_error("NATS can't be connected to; is AUTONOMY_NATS_URL a NATS URL?", source);
+    let options = nats_connect_options(&context.options.nats.nats_url).map_err(wrong)?;
+    options
         .name(format!("autonomy-worker/{}", context.service.name))
         .retry_on_initial_connect()
         .ping_interval(Duration::from_secs(5))
@@ -147,7 +150,7 @@ async fn connect(context: &Context) -> Result<async_nats::Client, Error> {
         .reconnect_delay_callback(|attempts| Duration::from_millis(50 * u64::try_from(attempts.min(20)).unwrap_or(20)))
         .connect(&context.options.nats.nats_url)
         .await
-        .map_err(|source| trigger_error("NATS can't be connected to; is AUTONOMY_NATS_URL a NATS URL?", source))
+        .map_err(|source| wrong(source.into()))
 }
 
 // Tells readiness and metrics until the worker stops.

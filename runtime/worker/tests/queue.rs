@@ -1,0 +1,174 @@
+//! The queue trigger from end to end: PostgreSQL, relay, nats-server, worker, API.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod queue_support;
+
+use std::process::Command;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use autonomy_crds::event;
+use queue_support::{ACCRUAL, LEDGER, World};
+
+#[test]
+fn worker_process() {
+    queue_support::worker_process();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sale_never_misses_the_customer_committed_with_it_and_is_handled_once() {
+    let world = World::start().await;
+    world.sell(0, 20).await;
+    let (worker, operations) = world.worker(ACCRUAL);
+    world.ready(operations).await;
+    world.sell(20, 60).await;
+    // The filter leaves it out.
+    sqlx::raw_sql("INSERT INTO shop.sale(id, total) VALUES (gen_random_uuid(), 0)").execute(&world.pool).await.unwrap();
+    world.until_count("SELECT count(*) FROM shop.sale WHERE status = 'accrued'", 60).await;
+    world.until_drained("accrual").await;
+    assert_eq!(world.count("SELECT count(*) FROM shop.accrual").await, 60);
+    assert_eq!(world.count("SELECT count(*) FROM shop.accrual a JOIN shop.sale s ON s.id = a.sale_id JOIN shop.customer c ON c.number = s.customer_number AND c.segment = a.segment").await, 60);
+    assert_eq!(world.messages("DEFAULT_DEAD_LETTERS").await, 0);
+    let metrics = world.http.get(format!("http://{operations}/metrics")).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("autonomy_worker_events_handled_total 60"), "{metrics}");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_pass_is_tried_again_what_stays_becomes_a_dead_letter_with_a_ticket() {
+    let world = World::start().await;
+    let (worker, operations) = world.worker(ACCRUAL);
+    world.ready(operations).await;
+    // c1 passes at the third attempt, c2 runs out of attempts, c3 is refused for good; the desk is not there at first.
+    world.provider.refuse("c1", 503, 2);
+    world.provider.refuse("c2", 429, 1000);
+    world.provider.refuse("c3", 422, 1000);
+    world.provider.refuse_tickets(2);
+    world.sell(0, 10).await;
+    world.sell_unknown("nobody").await;
+    world.until_count("SELECT count(*) FROM shop.sale WHERE status = 'accrued'", 8).await;
+    world.until("there are three dead letters", || async { world.messages("DEFAULT_DEAD_LETTERS").await == 3 }).await;
+    world.until("there are three tickets", || async { world.provider.tickets().len() == 3 }).await;
+    world.until_drained("accrual").await;
+    assert_eq!(world.count("SELECT count(*) FROM shop.accrual").await, 8);
+
+    // A redrive works once the cause is gone, and makes a new dead letter where it is not.
+    world.provider.refuse("c2", 0, 0);
+    let jetstream = world.jetstream().await;
+    let letters = jetstream.get_stream("DEFAULT_DEAD_LETTERS").await.unwrap();
+    for sequence in letters.cached_info().state.first_sequence..=letters.cached_info().state.last_sequence {
+        let Ok(letter) = letters.get_raw_message(sequence).await else { continue };
+        let history: event::DeliveryHistory = serde_json::from_str(letter.headers.get(event::HISTORY_HEADER).unwrap().as_str()).unwrap();
+        let expected = if history.attempts[0].retryable { 5 } else { 1 };
+        assert_eq!(history.attempt_count, expected, "{history:?}");
+        let id = letter.subject.rsplit('.').next().unwrap();
+        let due = event::retry_due_subject("default", "accrual", id);
+        let mut headers = HeaderMap::new();
+        for (name, values) in letter.headers.iter() {
+            headers.insert(name.clone(), values[0].clone());
+        }
+        jetstream.publish_with_headers(due, headers, letter.payload.clone()).await.unwrap().await.unwrap();
+        letters.delete_message(sequence).await.unwrap();
+    }
+    world.until_count("SELECT count(*) FROM shop.sale WHERE status = 'accrued'", 9).await;
+    world.until("two are dead letters again", || async { world.messages("DEFAULT_DEAD_LETTERS").await == 2 }).await;
+    world.until_drained("accrual").await;
+    assert_eq!(world.count("SELECT count(*) FROM shop.accrual").await, 9);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_window_writes_one_unit_a_group() {
+    let world = World::start().await;
+    let (worker, operations) = world.worker(LEDGER);
+    world.ready(operations).await;
+    for _ in 0..3 {
+        sqlx::raw_sql(
+            "INSERT INTO shop.sale(id, total, customer_number) SELECT gen_random_uuid(), 1, 'c' || n % 4 FROM generate_series(1, 100) n",
+        )
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    }
+    world.until_count("SELECT count(*) FROM shop.sale WHERE status = 'accrued'", 300).await;
+    world.until_drained("ledger").await;
+    assert_eq!(world.count("SELECT sum(sales)::bigint FROM shop.accrual").await, 300);
+    let groups = world.count("SELECT count(*) FROM shop.accrual").await;
+    assert!((4..=60).contains(&groups), "{groups}");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn effects_are_there_exactly_once_though_the_worker_is_killed() {
+    let world = World::start().await;
+    world.provider.delay(Duration::from_millis(30));
+    for number in ["c3", "c30", "c70", "c111"] {
+        world.provider.refuse(number, 503, 2);
+    }
+    world.provider.refuse("c5", 422, 1000);
+    world.sell(0, 150).await;
+    for kill in 1..=4 {
+        let worker = world.worker_process(ACCRUAL);
+        let seen = world.provider.calls();
+        world.until("work is in the middle", || async { world.provider.calls() >= seen + 12 || world.provider.accrued() >= 149 }).await;
+        worker.signal(nix::sys::signal::Signal::SIGKILL);
+        worker.wait_exit().await;
+        println!("kill {kill}: {} calls, {} accruals", world.provider.calls(), world.count("SELECT count(*) FROM shop.accrual").await);
+    }
+    let (worker, _) = world.worker(ACCRUAL);
+    world.until_count("SELECT count(*) FROM shop.sale WHERE status = 'accrued'", 149).await;
+    world.until("there is one ticket", || async { world.provider.tickets().len() == 1 }).await;
+    world.until_drained("accrual").await;
+    assert_eq!(world.count("SELECT count(*) FROM shop.accrual").await, 149);
+    assert_eq!(world.count("SELECT count(DISTINCT sale_id) FROM shop.accrual").await, 149);
+    assert_eq!(world.provider.accrued(), 149);
+    assert_eq!(world.messages("DEFAULT_DEAD_LETTERS").await, 1);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retries_and_caches_survive_kills_of_nats_server() {
+    let mut world = World::start().await;
+    let (worker, operations) = world.worker(ACCRUAL);
+    world.ready(operations).await;
+    for n in 0..30 {
+        world.provider.refuse(&format!("c{n}"), 503, 2);
+    }
+    world.sell(0, 15).await;
+    world.until("retries are scheduled", || async { world.messages("DEFAULT_RETRIES").await > 0 }).await;
+    world.restart_nats().await;
+    world.sell(15, 30).await;
+    world.restart_nats().await;
+    world.until_count("SELECT count(*) FROM shop.sale WHERE status = 'accrued'", 30).await;
+    world.until_drained("accrual").await;
+    assert_eq!(world.count("SELECT count(*) FROM shop.accrual").await, 30);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_lost_its_tail_is_handled_from_there_on() {
+    let mut world = World::start().await;
+    let (worker, operations) = world.worker(ACCRUAL);
+    world.ready(operations).await;
+    world.sell(0, 10).await;
+    world.until_count("SELECT count(*) FROM shop.sale WHERE status = 'accrued'", 10).await;
+    world.until_drained("accrual").await;
+    // The server comes back with what it had a while ago: the relay publishes the rest anew.
+    let copy = world.nats_folder().with_extension("older");
+    world.nats.as_ref().unwrap().stop().await;
+    assert!(Command::new("cp").arg("-a").arg(world.nats_folder()).arg(&copy).status().unwrap().success());
+    world.start_nats().await;
+    world.sell(10, 20).await;
+    world.until_count("SELECT count(*) FROM shop.sale WHERE status = 'accrued'", 20).await;
+    world.nats.as_ref().unwrap().kill();
+    world.nats.take().unwrap().wait_exit().await;
+    std::fs::remove_dir_all(world.nats_folder()).unwrap();
+    std::fs::rename(&copy, world.nats_folder()).unwrap();
+    world.start_nats().await;
+    world.sell(20, 30).await;
+    world.until_count("SELECT count(*) FROM shop.sale WHERE status = 'accrued'", 30).await;
+    world.until_drained("accrual").await;
+    assert_eq!(world.count("SELECT count(*) FROM shop.accrual").await, 30);
+    assert_eq!(world.messages("DEFAULT_DEAD_LETTERS").await, 0);
+    worker.stop().await;
+}
