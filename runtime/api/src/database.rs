@@ -185,7 +185,7 @@ pub fn meaning(error: &sqlx::Error) -> Meaning {
         // A table, column or type that is not there, an attribute of another type, a cached plan of another result type.
         "42P01" | "42703" | "42704" | "42804" | "42883" | "42P10" | "0A000" | "22P03" | "3F000" | "42501" => Meaning::Stale,
         "40001" | "40P01" | "55P03" => Meaning::Conflict,
-        "57P01" | "57P02" | "57P03" | "53300" | "25006" => Meaning::Away,
+        "57014" | "57P01" | "57P02" | "57P03" | "53300" | "25006" => Meaning::Away,
         code if code.starts_with("08") || code.starts_with("53") => Meaning::Away,
         code if code.starts_with("22") || code.starts_with("23") || code == "21000" || code == "54000" => Meaning::Data,
         _ => Meaning::Other,

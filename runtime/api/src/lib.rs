@@ -21,7 +21,7 @@ pub mod value;
 pub mod write;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use autonomy_process::catalog::{CatalogError, CatalogFollower};
@@ -30,12 +30,14 @@ use autonomy_process::options::{BadDatabaseUrl, DatabaseOptions};
 use axum::Router;
 use axum::extract::Request;
 use prometheus_client::registry::Registry;
+use sqlx::Row;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::Gate;
 use crate::metrics::Metrics;
+use crate::plan::PlanCache;
 use crate::server::Service;
 
 // How long a request waits for its place at the database.
@@ -44,6 +46,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MOST_WAITING: usize = 512;
 // How often the database is asked whether it is there, for `/readyz`.
 const PROBE: Duration = Duration::from_secs(2);
+
+// How long streams may go on after the stop was asked for.
+const FAREWELL: Duration = Duration::from_secs(10);
+// How often old idempotency keys are looked for, and how many are forgotten at once.
+const FORGET_PAUSE: Duration = Duration::from_secs(600);
+const FORGET_ROWS: i64 = 10_000;
 
 /// Options of the object API.
 #[derive(Clone, Debug, clap::Args)]
@@ -60,6 +68,9 @@ pub struct Options {
     /// Memory for the bodies of all requests at a time, in bytes.
     #[arg(long, env = "AUTONOMY_API_BODY_MEMORY", default_value_t = 256 * 1024 * 1024)]
     pub body_memory: u64,
+    /// How long idempotency keys are kept: longer than any client sends a request again, and than any event is delivered again.
+    #[arg(long, env = "AUTONOMY_API_IDEMPOTENCY_RETENTION", default_value = "2160h", value_parser = autonomy_crds::names::parse_duration)]
+    pub idempotency_retention: Duration,
 }
 
 /// Why the object API stopped.
@@ -97,38 +108,81 @@ pub async fn run_on(listener: TcpListener, options: Options, stop: CancellationT
     let metrics = Metrics::new(&mut registry);
     let operations = operations::router(Arc::new(registry), readiness.clone());
     // Before the catalog is read there is nothing to serve but the probes.
-    let started = tokio::select! {
-        () = stop.cancelled() => return Ok(()),
+    let service = Arc::new(OnceLock::new());
+    tokio::spawn(begin_service(pool.clone(), options, metrics, readiness, service.clone(), stop.clone()));
+    let router = Router::new().merge(operations).fallback(move |request: Request| server::serve_when_ready(service.clone(), request));
+    tracing::info!(%address, "the object API is served");
+    let stopped = stop.clone();
+    let serving = axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned()).into_future();
+    tokio::select! {
+        served = serving => served.map_err(Error::Serve)?,
+        // Readers that never come to their end do not hold up the stop.
+        () = async { stop.cancelled().await; tokio::time::sleep(FAREWELL).await } => {}
+    }
+    Ok(())
+}
+
+async fn begin_service(
+    pool: sqlx::PgPool,
+    options: Options,
+    metrics: Metrics,
+    readiness: Readiness,
+    service: Arc<OnceLock<Arc<Service>>>,
+    stop: CancellationToken,
+) {
+    let catalog = tokio::select! {
+        () = stop.cancelled() => return,
         catalog = first_catalog(&pool, &readiness, &stop) => catalog,
     };
     // One connection listens for changes of the catalog; streams get a part of the rest.
     let places = (options.database.database_connections as usize).saturating_sub(1).max(2);
     let stream_places = (places / 3).max(1);
-    let service = Arc::new(Service {
-        catalog: started,
-        plans: Default::default(),
-        gate: Gate::new(pool.clone(), (places - stream_places).max(1), MOST_WAITING, PATIENCE),
+    let gate = Gate::new(pool.clone(), places - stream_places, MOST_WAITING, PATIENCE);
+    let budget = options.body_memory.max(options.max_body).div_ceil(1024) as usize;
+    let made = Service {
+        catalog,
+        plans: PlanCache::default(),
+        gate: gate.clone(),
         streams: Gate::new(pool.clone(), stream_places, MOST_WAITING, PATIENCE),
-        budget: Arc::new(Semaphore::new((options.body_memory.max(options.max_body).div_ceil(1024) as usize).min(Semaphore::MAX_PERMITS))),
+        budget: Arc::new(Semaphore::new(budget.min(Semaphore::MAX_PERMITS))),
         most_body: options.max_body,
         metrics,
-    });
-    tokio::spawn(probe(pool.clone(), readiness, stop.clone()));
-    let router = Router::new().merge(operations).fallback(move |request: Request| server::serve(service.clone(), request));
-    tracing::info!(%address, "the object API is served");
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await.map_err(Error::Serve)?;
-    pool.close().await;
-    Ok(())
+    };
+    if service.set(Arc::new(made)).is_ok() {
+        readiness.ready();
+    }
+    tokio::join!(probe(pool, readiness, stop.clone()), forget_old_keys(gate, options.idempotency_retention, stop));
+}
+
+// Idempotency keys are kept long, and not for ever. A few at a time, so that nobody waits for it.
+async fn forget_old_keys(gate: Gate, retention: Duration, stop: CancellationToken) {
+    let seconds = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
+    let mut pause = FORGET_PAUSE;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        let forgotten = match gate.session().await {
+            Ok(mut session) => session.rows(sql::forget_keys(seconds, FORGET_ROWS)).await,
+            Err(_) => continue,
+        };
+        let count: i64 = match forgotten {
+            Ok(rows) => rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(%error, "old idempotency keys can't be forgotten now");
+                0
+            }
+        };
+        pause = if count == FORGET_ROWS { Duration::from_secs(1) } else { FORGET_PAUSE };
+    }
 }
 
 // Tries until the catalog is read; the process may be there before its database.
 async fn first_catalog(pool: &sqlx::PgPool, readiness: &Readiness, stop: &CancellationToken) -> CatalogFollower {
     loop {
         match CatalogFollower::start(pool.clone(), stop.clone()).await {
-            Ok(follower) => {
-                readiness.ready();
-                return follower;
-            }
+            Ok(follower) => return follower,
             Err(error) => wait_after(&error, readiness).await,
         }
     }

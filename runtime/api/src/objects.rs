@@ -161,7 +161,11 @@ fn text_header<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&
     headers.get(name).map(|value| value.to_str().map_err(|_| Problem::bad_request(format!("The header {name} is not ASCII.")))).transpose()
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+/// The request's own idempotency key.
+///
+/// # Errors
+/// Where it can't be used.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let name = HeaderName::from_static("idempotency-key");
     let Some(text) = text_header(headers, &name)? else { return Ok(None) };
     // The draft of the header has it as a quoted string; most send it bare.

@@ -1,6 +1,6 @@
 //! The server: from a request's path to what answers it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use autonomy_process::catalog::{Catalog, CatalogFollower};
@@ -81,6 +81,14 @@ fn route(path: &str) -> Option<Route<'_>> {
         [model, entity] => Some(Route::Entity(model, entity)),
         [model, entity, id] => Some(Route::Object(model, entity, id)),
         _ => None,
+    }
+}
+
+/// Answers a request, also before there is a service.
+pub async fn serve_when_ready(service: Arc<OnceLock<Arc<Service>>>, request: Request<Body>) -> Response<Body> {
+    match service.get() {
+        Some(service) => serve(service.clone(), request).await,
+        None => Problem::unavailable("The database can't be reached yet; try again.").into_response(),
     }
 }
 
@@ -265,8 +273,10 @@ impl Incoming<'_> {
         self.check_content_type(&["application/json"])?;
         let (bytes, _memory) = self.read_body(body).await?;
         let text = body::text(&bytes)?;
+        let key = objects::idempotency_key(self.headers)?;
+        let key = key.as_deref();
         self.again_when_stale(|plans| async move {
-            let request = transactions::read(text, &plans)?;
+            let request = transactions::read(text, &plans, key)?;
             let outcomes = write::apply(&self.service.gate, &request.work, request.failed).await?;
             self.service.metrics.wrote(&outcomes);
             Ok(json_response(transactions::answer(outcomes).into()))

@@ -1,6 +1,8 @@
 //! Plans as SQL: the only place with SQL text. Names come quoted from the plan; values are always parameters. Statements on a model's
 //! tables begin with its revision, so that no connection runs one that it prepared for another revision.
 
+use std::collections::HashMap;
+
 use sqlx::Arguments;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::PgArguments;
@@ -354,8 +356,11 @@ pub fn lock(plan: &EntityPlan, rows: &Rows, selection: &[u32], conditions: &[&Co
     statement
 }
 
+/// Values that are written in the place of those given, by row and column.
+pub type Merged = HashMap<(u32, usize), Vec<u8>>;
+
 /// Sets what the rows give of these columns; answers id and version.
-pub fn update(plan: &EntityPlan, rows: &Rows, selection: &[u32], columns: &[usize]) -> Statement {
+pub fn update(plan: &EntityPlan, rows: &Rows, selection: &[u32], columns: &[usize], merged: &Merged) -> Statement {
     let mut statement = Statement::on(plan);
     let ids: Vec<[u8; 16]> = selection.iter().map(|row| rows.id(*row as usize)).collect();
     let mut places = vec![statement.bind(Param::ids(&ids))];
@@ -363,9 +368,10 @@ pub fn update(plan: &EntityPlan, rows: &Rows, selection: &[u32], columns: &[usiz
     let mut set = Vec::with_capacity(columns.len());
     for column in columns {
         let column_plan = &plan.columns[*column];
-        let values = selection.iter().map(|row| match rows.get(*row as usize, *column) {
-            Value::Bytes(bytes) => Some(bytes),
-            _ => None,
+        let values = selection.iter().map(|row| match (merged.get(&(*row, *column)), rows.get(*row as usize, *column)) {
+            (Some(bytes), _) => Some(bytes.as_slice()),
+            (None, Value::Bytes(bytes)) => Some(bytes),
+            (None, _) => None,
         });
         places.push(statement.bind(Param::list(&column_plan.pg_type, values)));
         aliases.push(format!("c{column}"));
@@ -451,4 +457,15 @@ pub fn keep_answers(hashes: &[[u8; 32]], statuses: &[u16], answers: &[String]) -
     .with(Param::byte_strings(hashes))
     .with(Param::list(&PgType::bigint(), statuses.iter().map(|status| Some(status.as_slice()))))
     .with(Param::texts(answers))
+}
+
+/// Forgets a bounded number of idempotency keys older than so many seconds; answers how many.
+pub fn forget_keys(seconds: i64, most: i64) -> Statement {
+    Statement::fixed(
+        "WITH old AS (SELECT key_hash FROM autonomy.idempotency WHERE created_at < now() - make_interval(secs => $1) LIMIT $2 \
+         FOR UPDATE SKIP LOCKED), \
+         gone AS (DELETE FROM autonomy.idempotency AS i USING old WHERE i.key_hash = old.key_hash RETURNING 1) SELECT count(*) FROM gone",
+    )
+    .with(Param::value(&PgType::bigint(), Some(seconds.to_be_bytes().to_vec())))
+    .with(Param::value(&PgType::bigint(), Some(most.to_be_bytes().to_vec())))
 }

@@ -33,7 +33,9 @@ pub struct Request {
 ///
 /// # Errors
 /// Where the body is no JSON or no list of units. What is wrong inside of a unit is the unit's.
-pub fn read(text: &str, plans: &Plans) -> Result<Request, Problem> {
+///
+/// `key` is the request's own: it stands for the units that have none.
+pub fn read(text: &str, plans: &Plans, key: Option<&str>) -> Result<Request, Problem> {
     let root: LazyValue<'_> = body::read(text, std::marker::PhantomData::<LazyValue<'_>>)?;
     let mut intake = Intake::default();
     let mut units = None;
@@ -68,7 +70,13 @@ pub fn read(text: &str, plans: &Plans) -> Result<Request, Problem> {
     };
     for (index, raw) in units.iter().enumerate() {
         let mut intake = Intake::default();
-        request.work.units.push(reader.unit(raw.as_raw_str(), index, &path.index(index), &mut intake));
+        let mut unit = reader.unit(raw.as_raw_str(), index, &path.index(index), &mut intake);
+        if let Some(key) = key.filter(|_| unit.keys.is_empty()) {
+            unit.key_texts = vec![format!("{key}/units/{index}")];
+            unit.keys = vec![Sha256::digest(&unit.key_texts[0]).into()];
+            unit.request = Some(Sha256::digest(raw.as_raw_str()).into());
+        }
+        request.work.units.push(unit);
         request.failed.push((!intake.faults.is_empty()).then(|| intake.faults.into_problem()));
         if reader.operations > MOST_OPERATIONS {
             return Err(Problem::new(

@@ -48,6 +48,11 @@ impl Kind {
     pub fn is_create(self) -> bool {
         matches!(self, Self::Create | Self::CreateOrIgnore | Self::CreateOrUpdate)
     }
+
+    /// Whether it may bring objects with the ids given.
+    pub fn makes(self) -> bool {
+        self.is_create() || self == Self::Put
+    }
 }
 
 /// Rows of one entity, for one kind of operation.
@@ -209,6 +214,14 @@ pub struct Outcomes {
     pub objects: Objects,
 }
 
+impl Outcomes {
+    fn fail(&mut self, units: &[u32], problem: &Problem) {
+        for unit in units {
+            self.units[*unit as usize] = Some(UnitOutcome::Failed(problem.clone()));
+        }
+    }
+}
+
 /// Applies units, each for itself, in as few transactions as can be. Units in `skip` have failed before.
 ///
 /// # Errors
@@ -220,10 +233,10 @@ pub async fn apply(gate: &Gate, work: &Work, skip: Vec<Option<Problem>>) -> Resu
     let order = order::Order::of(work, &active);
     let mut committed = false;
     for wave in &order.waves {
-        let mut sets = vec![wave.clone()];
+        let mut sets = vec![Set { units: wave.clone(), last: wave.len() == 1 }];
         let mut culprit_rounds = 0;
         while let Some(set) = sets.pop() {
-            match try_set(gate, work, &order, &set).await {
+            match try_set(gate, work, &order, &set.units).await {
                 Ok(done) => {
                     committed |= done.committed;
                     for (unit, outcome) in done.units {
@@ -231,48 +244,50 @@ pub async fn apply(gate: &Gate, work: &Work, skip: Vec<Option<Problem>>) -> Resu
                     }
                     written.objects.extend(done.objects);
                 }
-                Err(SetFailure::Culprits(culprits)) => {
-                    let rest: Vec<u32> = set.iter().copied().filter(|unit| !culprits.iter().any(|(culprit, _)| culprit == unit)).collect();
+                Err(SetFailure::Culprits { culprits, by_data }) => {
+                    let blamed = |unit: &u32| culprits.iter().any(|(culprit, _)| culprit == unit);
+                    let rest: Vec<u32> = set.units.iter().copied().filter(|unit| !blamed(unit)).collect();
+                    // Data that another unit of the set was in the way of may be right after it.
+                    if by_data && !set.last {
+                        sets.insert(0, Set { units: culprits.iter().map(|(unit, _)| *unit).collect(), last: true });
+                    }
                     for (unit, problem) in culprits {
                         written.units[unit as usize] = Some(UnitOutcome::Failed(problem));
                     }
                     culprit_rounds += 1;
                     if culprit_rounds > CULPRIT_ROUNDS && rest.len() > 1 {
-                        sets.extend(halves(&rest));
+                        sets.extend(halves(&rest, set.last));
                     } else if !rest.is_empty() {
-                        sets.push(rest);
+                        sets.push(Set { units: rest, last: set.last });
                     }
                 }
-                Err(SetFailure::Someone(_)) if set.len() > 1 => sets.extend(halves(&set)),
-                Err(SetFailure::Someone(problem)) => written.units[set[0] as usize] = Some(UnitOutcome::Failed(problem)),
+                Err(SetFailure::Someone(_)) if set.units.len() > 1 => sets.extend(halves(&set.units, set.last)),
                 Err(SetFailure::Nobody(error)) if !committed && meaning(&error) == Meaning::Stale => return Err(error.into()),
-                Err(SetFailure::Nobody(error)) => {
-                    let problem = problem(error.into());
-                    for unit in set {
-                        written.units[unit as usize] = Some(UnitOutcome::Failed(problem.clone()));
-                    }
-                }
-                Err(SetFailure::Refused(problem)) => {
-                    for unit in set {
-                        written.units[unit as usize] = Some(UnitOutcome::Failed(problem.clone()));
-                    }
-                }
+                Err(SetFailure::Nobody(error)) => written.fail(&set.units, &problem(error.into())),
+                Err(SetFailure::Someone(problem) | SetFailure::Refused(problem)) => written.fail(&set.units, &problem),
             }
         }
     }
     Ok(written)
 }
 
+// Units that are tried together.
+struct Set {
+    units: Vec<u32>,
+    // Whether who fails in it has failed for good.
+    last: bool,
+}
+
 // The first half is on top, so that it comes first.
-fn halves(set: &[u32]) -> [Vec<u32>; 2] {
-    let (first, second) = set.split_at(set.len() / 2);
-    [second.to_vec(), first.to_vec()]
+fn halves(units: &[u32], last: bool) -> [Set; 2] {
+    let (first, second) = units.split_at(units.len() / 2);
+    [second, first].map(|units| Set { units: units.to_vec(), last })
 }
 
 // Why a set of units was not written.
 enum SetFailure {
-    // These units are to blame.
-    Culprits(Vec<(u32, Problem)>),
+    // These units are to blame; for data that the database refused, or for what was found before.
+    Culprits { culprits: Vec<(u32, Problem)>, by_data: bool },
     // One of them is; the problem is the one's where the set is one unit.
     Someone(Problem),
     // The database, not the units.
@@ -293,7 +308,7 @@ async fn try_set(gate: &Gate, work: &Work, order: &order::Order, set: &[u32]) ->
             Ok(outcome) => return Ok(outcome),
             Err(attempt::Stop::Culprits(culprits)) => {
                 session.roll_back().await;
-                return Err(SetFailure::Culprits(culprits));
+                return Err(SetFailure::Culprits { culprits, by_data: false });
             }
             Err(attempt::Stop::Database(error)) => error,
         };

@@ -18,6 +18,9 @@ use crate::write::{Batch, Context, Effect, Kind, Objects, Owner, Unit, UnitOutco
 // From so many rows on, COPY is worth its own round trips.
 const COPY_ROWS: usize = 32;
 
+// Nobody waits for ever: not for a lock that a migration holds, and not for a statement gone astray.
+const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = '120s'";
+
 /// Why an attempt stopped.
 pub enum Stop {
     /// These units can't be done.
@@ -73,7 +76,7 @@ impl<'a> Attempt<'a> {
     /// Writes the units, or nothing.
     pub async fn run(&mut self, session: &mut Session) -> Result<Outcome, Stop> {
         let mut outcome = Outcome::default();
-        session.begin("BEGIN").await?;
+        session.begin(BEGIN).await?;
         self.take_keys(session, &mut outcome).await?;
         if self.units.is_empty() {
             // Keys were at the most given back: there is nothing to keep.
@@ -316,7 +319,7 @@ impl<'a> Attempt<'a> {
     }
 
     async fn patch(&mut self, session: &mut Session, batch: &Batch, step: &Step) -> Result<(), Stop> {
-        let mut columns: Vec<usize> = (SYSTEM..batch.plan.columns.len())
+        let columns: Vec<usize> = (SYSTEM..batch.plan.columns.len())
             .filter(|column| step.rows.iter().any(|row| batch.rows.get(*row as usize, *column) != Value::Absent))
             .collect();
         let conditional =
@@ -343,12 +346,46 @@ impl<'a> Attempt<'a> {
         if rows.is_empty() {
             return Ok(());
         }
-        columns.sort_unstable();
+        let merged = self.merge(session, batch, step, &rows, &columns).await?;
         let mut changed = HashMap::new();
-        for answer in session.rows(sql::update(&batch.plan, &batch.rows, &rows, &columns)).await? {
+        for answer in session.rows(sql::update(&batch.plan, &batch.rows, &rows, &columns, &merged)).await? {
             changed.insert(id(&answer, 0)?, answer.try_get::<i64, _>(1)?);
         }
         self.take_results(step, batch, &rows, &changed, Effect::Updated)
+    }
+
+    // Objects given for JSON attributes are merged into those that are there (RFC 7396); who is read here stays as it is until the end.
+    async fn merge(&self, session: &mut Session, batch: &Batch, step: &Step, rows: &[u32], columns: &[usize]) -> Result<sql::Merged, Stop> {
+        let given = |row: u32, column: usize| match batch.rows.get(row as usize, column) {
+            Value::Bytes(bytes) if matches!(batch.plan.columns[column].encoder, Encoder::Json) => {
+                std::str::from_utf8(&bytes[1..]).ok().filter(|json| json.starts_with('{'))
+            }
+            _ => None,
+        };
+        let columns: Vec<usize> = columns.iter().copied().filter(|column| rows.iter().any(|row| given(*row, *column).is_some())).collect();
+        let mut merged = sql::Merged::new();
+        if columns.is_empty() {
+            return Ok(merged);
+        }
+        self.lock(session, batch, step, rows).await?;
+        let ids: Vec<[u8; 16]> = rows.iter().map(|row| batch.rows.id(*row as usize)).collect();
+        let mut present = HashMap::new();
+        for answer in session.rows(sql::objects(&batch.plan, &ids, &columns)).await? {
+            for (at, column) in columns.iter().enumerate() {
+                present.insert((id(&answer, 0)?, *column), text(&answer, at + 1)?.map(str::to_owned));
+            }
+        }
+        for row in rows {
+            for column in &columns {
+                if let Some(patch) = given(*row, *column) {
+                    let target = present.get(&(batch.rows.id(*row as usize), *column)).and_then(Option::as_deref);
+                    let mut json = vec![1];
+                    merge_patch(target, patch, &mut json);
+                    merged.insert((*row, *column), json);
+                }
+            }
+        }
+        Ok(merged)
     }
 
     async fn delete(&mut self, session: &mut Session, batch: &Batch, step: &Step) -> Result<(), Stop> {
@@ -586,4 +623,68 @@ fn not_there(batch: &Batch, _gone: &[u32], work: &Work, owner: Owner) -> Problem
     };
     problem.errors.push(Fault::at(pointer, format!("there is no {entity} with this id")));
     problem
+}
+
+// Merges a JSON object into a value (RFC 7396), every number with its digits as they are. The depth is bounded by that of bodies.
+fn merge_patch(target: Option<&str>, patch: &str, out: &mut Vec<u8>) {
+    if !patch.starts_with('{') {
+        out.extend_from_slice(patch.as_bytes());
+        return;
+    }
+    let members = |json: &str| -> Vec<(String, String)> {
+        sonic_rs::to_object_iter(json)
+            .filter_map(Result::ok)
+            .map(|(name, value)| (name.to_string(), value.as_raw_str().trim().to_owned()))
+            .collect()
+    };
+    let target = target.filter(|target| target.starts_with('{')).map(members).unwrap_or_default();
+    let patch = members(patch);
+    let mut written = 0;
+    let mut head = |name: &str, out: &mut Vec<u8>| {
+        out.push(if written == 0 { b'{' } else { b',' });
+        written += 1;
+        autonomy_crds::object_json::write_string(name, out);
+        out.push(b':');
+    };
+    for (name, value) in &target {
+        match patch.iter().rev().find(|(patched, _)| patched == name) {
+            Some((_, change)) if change == "null" => {}
+            Some((_, change)) => {
+                head(name, out);
+                merge_patch(Some(value), change, out);
+            }
+            None => {
+                head(name, out);
+                out.extend_from_slice(value.as_bytes());
+            }
+        }
+    }
+    for (name, change) in &patch {
+        if change != "null" && !target.iter().any(|(known, _)| known == name) {
+            head(name, out);
+            merge_patch(None, change, out);
+        }
+    }
+    if written == 0 {
+        out.push(b'{');
+    }
+    out.push(b'}');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_merged_as_rfc_7396_says() {
+        let merged = |target: Option<&str>, patch: &str| {
+            let mut out = Vec::new();
+            merge_patch(target, patch, &mut out);
+            String::from_utf8(out).expect("UTF-8")
+        };
+        assert_eq!(merged(Some(r#"{"a":"b","c":{"d":1.10,"f":2}}"#), r#"{"a":"z","c":{"f":null}}"#), r#"{"a":"z","c":{"d":1.10}}"#);
+        assert_eq!(merged(Some("[1]"), r#"{"a":{"b":null}}"#), r#"{"a":{}}"#);
+        assert_eq!(merged(Some(r#"{"a":1}"#), r#"{"a":null}"#), "{}");
+        assert_eq!(merged(None, r#"{"a":[1,null],"b":12345678901234567890.10}"#), r#"{"a":[1,null],"b":12345678901234567890.10}"#);
+    }
 }

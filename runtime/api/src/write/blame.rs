@@ -17,7 +17,7 @@ pub async fn blame(work: &Work, set: &[u32], session: &mut Session, error: &sqlx
         return SetFailure::Someone(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-body", "The database refused the data."));
     };
     let batch = &work.batches[step.batch as usize];
-    let rows = match culprit_rows(batch, &step, session, &violation).await {
+    let rows = match culprit_rows(work, batch, &step, session, &violation).await {
         Ok(rows) => rows,
         Err(error) => return SetFailure::Nobody(error),
     };
@@ -33,11 +33,18 @@ pub async fn blame(work: &Work, set: &[u32], session: &mut Session, error: &sqlx
         }
     }
     culprits.retain(|(unit, _)| set.contains(unit));
-    SetFailure::Culprits(culprits.into_iter().map(|(unit, rows)| (unit, problem(work, batch, &violation, &rows))).collect())
+    let culprits = culprits.into_iter().map(|(unit, rows)| (unit, problem(work, batch, &violation, &rows))).collect();
+    SetFailure::Culprits { culprits, by_data: true }
 }
 
 // The rows whose data is refused: all of them where the database can be asked, otherwise the one it named; none where it is not known.
-async fn culprit_rows(batch: &Batch, step: &Step, session: &mut Session, violation: &Violation) -> Result<Vec<u32>, sqlx::Error> {
+async fn culprit_rows(
+    work: &Work,
+    batch: &Batch,
+    step: &Step,
+    session: &mut Session,
+    violation: &Violation,
+) -> Result<Vec<u32>, sqlx::Error> {
     let plan = &batch.plan;
     if !violation.is_on(plan) || batch.kind == Kind::Delete {
         return Ok(if step.rows.len() == 1 { step.rows.clone() } else { still_referenced(batch, step, violation) });
@@ -73,8 +80,10 @@ async fn culprit_rows(batch: &Batch, step: &Step, session: &mut Session, violati
             for answer in session.rows(sql::present(&table, &ids, false)).await? {
                 present.insert(id(&answer, 0)?);
             }
-            // Objects of the same statement count as there: the ones refused are others.
-            present.extend(step.rows.iter().filter(|_| table == plan.table).map(|row| batch.rows.id(*row as usize)));
+            // Objects that the request itself makes were there: the ones refused are others.
+            for maker in work.batches.iter().filter(|maker| maker.plan.table == table && maker.kind.makes()) {
+                present.extend((0..maker.rows.len()).map(|row| maker.rows.id(row)));
+            }
             Ok(step.rows.iter().copied().filter(|row| referred(row).is_some_and(|id| !present.contains(&id))).collect())
         }
         _ => Ok(named_row(batch, step, violation, &columns)),

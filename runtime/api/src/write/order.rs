@@ -57,7 +57,7 @@ impl Order {
             }
             for (batch, row) in &work.units[*unit as usize].operations {
                 let batch = &work.batches[*batch as usize];
-                if batch.kind.is_create() || batch.kind == Kind::Put {
+                if batch.kind.makes() {
                     made.insert(batch.rows.id(*row as usize), (wave, *unit));
                 }
             }
@@ -98,7 +98,7 @@ impl Order {
                 level = level.max(last + 1);
                 floor = level;
             }
-            if batch.kind.is_create() || batch.kind == Kind::Put {
+            if batch.kind.makes() {
                 made.insert(batch.rows.id(*row as usize), (*batch_index, level));
             }
             if highest.is_none_or(|(highest, _)| level >= highest) {

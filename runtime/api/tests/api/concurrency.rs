@@ -127,3 +127,57 @@ async fn measure_bulk_lists() {
     }
     println!("{:.0} Sales/s, the load generator included", 40_000.0 / begun.elapsed().as_secs_f64());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_database_has_no_time_clients_are_told_to_come_again() {
+    let api = Arc::new(Api::start().await);
+    api.make("/api/shop/products", json!({"title": "Tea"})).await;
+    let mut blocker = api.admin.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE shop.product IN ACCESS EXCLUSIVE MODE").execute(&mut *blocker).await.unwrap();
+    let requests: Vec<_> = (0..12)
+        .map(|_| {
+            let api = api.clone();
+            tokio::spawn(async move { api.get("/api/shop/products").await })
+        })
+        .collect();
+    // Those that have no place are sent away; those that have one wait for the table.
+    let (mut told, mut waiting) = (0, Vec::new());
+    for request in requests {
+        waiting.push(request);
+    }
+    while told == 0 {
+        let (answer, _, rest) = futures::future::select_all(waiting).await;
+        let answer = answer.unwrap().expect(503);
+        assert!(!answer.header("retry-after").is_empty());
+        told += 1;
+        waiting = rest;
+    }
+    assert_eq!(api.get("/healthz").await.status.as_u16(), 200);
+    blocker.rollback().await.unwrap();
+    for request in waiting {
+        assert!(matches!(request.await.unwrap().status.as_u16(), 200 | 503));
+    }
+    api.get("/api/shop/products").await.expect(200);
+}
+
+#[tokio::test]
+async fn connections_that_break_are_made_again() {
+    let api = Api::start().await;
+    for round in 0..5 {
+        api.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'autonomy_api' AND datname = current_database()",
+        )
+        .await;
+        let headers = [("idempotency-key", format!("k-{round}"))];
+        let headers = [(headers[0].0, headers[0].1.as_str())];
+        // Sent again until it is done, as clients do; its effect is one.
+        while api
+            .send(Method::POST, "/api/shop/stores", &headers, Some(json!({"code": format!("S{round}")}).to_string()))
+            .await
+            .status
+            .as_u16()
+            != 201
+        {}
+    }
+    assert_eq!(api.number("SELECT count(*) FROM shop.store").await, 5);
+}

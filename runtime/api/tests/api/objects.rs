@@ -242,3 +242,17 @@ async fn references_from_inside_of_parts_are_checked() {
     assert_eq!(answer.pointers(), ["/lines/0/productId"]);
     assert_eq!(api.number("SELECT version FROM shop.sale").await, 1);
 }
+
+#[tokio::test]
+async fn json_attributes_are_merged_by_patches() {
+    let api = Api::start().await;
+    let store = api.make("/api/shop/stores", json!({"code": "A1"})).await;
+    let mut new = sale(&store, "r");
+    new["notes"] = json!({"a": {"b": 1, "c": 2}, "d": [1, 2]});
+    let path = format!("/api/shop/sales/{}", api.make("/api/shop/sales", new).await);
+    let patched = api.patch(&path, &json!({"notes": {"a": {"b": null, "e": 3}, "d": [3]}, "points": 1})).await.expect(200).json();
+    assert_eq!((&patched["notes"], &patched["points"]), (&json!({"a": {"c": 2, "e": 3}, "d": [3]}), &json!(1)));
+    assert_eq!(api.patch(&path, &json!({"notes": [1]})).await.expect(200).json()["notes"], json!([1]));
+    assert_eq!(api.patch(&path, &json!({"notes": {"x": 1, "y": null}})).await.expect(200).json()["notes"], json!({"x": 1}));
+    assert_eq!(api.patch(&path, &json!({"notes": null})).await.expect(200).json()["notes"], Value::Null);
+}

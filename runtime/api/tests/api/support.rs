@@ -199,8 +199,12 @@ impl Api {
             listen: "127.0.0.1:0".parse().unwrap(),
             max_body: 4 * 1024 * 1024,
             body_memory: 32 * 1024 * 1024,
+            idempotency_retention: std::time::Duration::from_secs(3600),
         };
         tokio::spawn(autonomy_api::run_on(listener, options, self.stop.clone()));
+        while self.send_to(&base, Method::GET, "/readyz", &[], None).await.status != StatusCode::OK {
+            tokio::task::yield_now().await;
+        }
         base
     }
 

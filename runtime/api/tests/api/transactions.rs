@@ -209,3 +209,46 @@ async fn a_request_that_is_none_is_refused_whole() {
     assert!(statuses(&done).iter().all(|status| *status == 422), "{done:?}");
     assert_eq!(statuses(&units(&api, json!([{"operations": []}])).await), [200]);
 }
+
+#[tokio::test]
+async fn blame_falls_on_no_other_unit() {
+    let api = Api::start().await;
+    let store = json!(api.make("/api/shop/stores", json!({"code": "A1"})).await);
+    let sale = |receipt: &str, store: &Value| {
+        create("Sale", json!({"receipt": receipt, "soldAt": "2026-11-25T10:00:00Z", "total": 1, "storeId": store}))
+    };
+    // Units that make what they refer to, beside one that refers to nothing.
+    let mut list: Vec<Value> = (0..40)
+        .map(|n| {
+            let own = id();
+            json!({"operations": [create("Store", json!({"id": own, "code": format!("N{n}")})), sale(&format!("r-{n}"), &own)]})
+        })
+        .collect();
+    list.insert(20, json!({"operations": [sale("bad", &id())]}));
+    // A unit that frees a key, and a later one that takes it.
+    list.push(json!({"operations": [patch("Store", &store, json!({"code": "Z9"}))]}));
+    list.push(json!({"operations": [create("Store", json!({"code": "A1"}))]}));
+    let done = units(&api, Value::Array(list)).await;
+    let wanted: Vec<u64> = (0..43).map(|n| if n == 20 { 422 } else { 200 }).collect();
+    assert_eq!(statuses(&done), wanted, "{done:?}");
+    assert_eq!(api.number("SELECT count(*) FROM shop.store").await, 42);
+}
+
+#[tokio::test]
+async fn the_key_of_a_request_stands_for_its_units() {
+    let api = Api::start().await;
+    let headers = [("idempotency-key", "request-1")];
+    let body = |code: &str| {
+        Some(
+            json!({"units": [{"operations": [create("Store", json!({"code": code}))]}, {"operations": [create("Store", json!({}))]}]})
+                .to_string(),
+        )
+    };
+    let first = api.send(Method::POST, "/api/transactions", &headers, body("A1")).await.expect(200).json();
+    let again = api.send(Method::POST, "/api/transactions", &headers, body("A1")).await.expect(200).json();
+    assert_eq!((&again["units"][0]["replayed"], &again["units"][0]["results"]), (&json!(true), &first["units"][0]["results"]));
+    assert_eq!((statuses(first["units"].as_array().unwrap()), &again["units"][1]["status"]), (vec![200, 422], &json!(422)));
+    let other = api.send(Method::POST, "/api/transactions", &headers, body("B2")).await.expect(200).json();
+    assert_eq!(other["units"][0]["status"], 422);
+    assert_eq!(api.number("SELECT count(*) FROM shop.store").await, 1);
+}
