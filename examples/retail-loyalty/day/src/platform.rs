@@ -134,8 +134,14 @@ impl Platform {
     /// # Errors
     /// When NATS can't be reached.
     pub async fn connect(local: LocalState) -> Result<Self, PlatformError> {
-        let client = async_nats::ConnectOptions::new().retry_on_initial_connect().connect(&local.nats).await;
-        let client = client.map_err(|error| PlatformError::Nats(error.to_string()))?;
+        let nats = |error: &dyn std::fmt::Display| PlatformError::Nats(error.to_string());
+        let address: async_nats::ServerAddr = local.nats.parse().map_err(|error| nats(&error))?;
+        // The client takes nothing but the address from a URL.
+        let options = match (address.username(), address.password()) {
+            (Some(user), Some(password)) => async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned()),
+            _ => async_nats::ConnectOptions::new(),
+        };
+        let client = options.retry_on_initial_connect().connect(address).await.map_err(|error| nats(&error))?;
         let http = Client::builder().timeout(Duration::from_secs(300)).build();
         let http = http.map_err(|source| PlatformError::Http { url: local.api.clone(), source })?;
         Ok(Self { local, http, nats: jetstream::new(client) })
