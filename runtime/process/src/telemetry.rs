@@ -1,5 +1,7 @@
 //! Logs of a role's process.
 
+use std::io::IsTerminal;
+
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
@@ -26,7 +28,7 @@ pub enum LogFormat {
 /// Begins logging; once a process. A filter that can't be read falls back to `info`.
 pub fn start_logging(options: &LogOptions) {
     let filter = EnvFilter::try_new(&options.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     // A logger that is set already (in tests) stays.
     let _ = match options.log_format {
         LogFormat::Text => builder.try_init(),
