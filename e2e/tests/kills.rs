@@ -55,7 +55,7 @@ fn counted_equals_expected_after_fifty_random_kills() {
             panic!("the demo ended ({status}) after {total} of {kills} kills; let it run longer (AUTONOMY_TEST_KILL_SALES) or see\n{}", log());
         }
         assert!(started.elapsed() < PATIENCE, "the demo hangs:\n{}", log());
-        let Some(state) = LocalState::read(&data.path().join("data")) else { continue };
+        let Some(state) = LocalState::read(&data.path().join("data/once/platform")) else { continue };
         // The data is being loaded only when workers are there.
         if !state.processes.iter().any(|process| process.name.starts_with("worker/")) {
             continue;
