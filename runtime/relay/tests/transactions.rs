@@ -54,6 +54,7 @@ async fn a_catalog_change_takes_effect_at_its_place_of_the_log() {
     let relay = world.relay();
     world.execute("INSERT INTO shop.customer (id, number) VALUES (gen_random_uuid(), 'old')").await;
     world.wait_for("DEFAULT_SHOP", 1).await;
+    world.caught_up().await;
     relay.child.signal(Signal::SIGKILL);
     relay.child.wait_exit().await;
     // Written while no relay works: rows of before and after the change, and a model of its own whose stream comes late.
