@@ -3,6 +3,7 @@
 
 mod attempt;
 mod blame;
+mod merge;
 mod order;
 
 use std::collections::HashMap;

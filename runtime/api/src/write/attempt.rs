@@ -12,6 +12,7 @@ use crate::problem::{Fault, Problem};
 use crate::rows::Value;
 use crate::sql::{self, Conflict};
 use crate::value::Encoder;
+use crate::write::merge::merge_patch;
 use crate::write::order::Order;
 use crate::write::{Batch, Context, Effect, Kind, Objects, Owner, Unit, UnitOutcome, Work, Written};
 
@@ -623,68 +624,4 @@ fn not_there(batch: &Batch, _gone: &[u32], work: &Work, owner: Owner) -> Problem
     };
     problem.errors.push(Fault::at(pointer, format!("there is no {entity} with this id")));
     problem
-}
-
-// Merges a JSON object into a value (RFC 7396), every number with its digits as they are. The depth is bounded by that of bodies.
-fn merge_patch(target: Option<&str>, patch: &str, out: &mut Vec<u8>) {
-    if !patch.starts_with('{') {
-        out.extend_from_slice(patch.as_bytes());
-        return;
-    }
-    let members = |json: &str| -> Vec<(String, String)> {
-        sonic_rs::to_object_iter(json)
-            .filter_map(Result::ok)
-            .map(|(name, value)| (name.to_string(), value.as_raw_str().trim().to_owned()))
-            .collect()
-    };
-    let target = target.filter(|target| target.starts_with('{')).map(members).unwrap_or_default();
-    let patch = members(patch);
-    let mut written = 0;
-    let mut head = |name: &str, out: &mut Vec<u8>| {
-        out.push(if written == 0 { b'{' } else { b',' });
-        written += 1;
-        autonomy_crds::object_json::write_string(name, out);
-        out.push(b':');
-    };
-    for (name, value) in &target {
-        match patch.iter().rev().find(|(patched, _)| patched == name) {
-            Some((_, change)) if change == "null" => {}
-            Some((_, change)) => {
-                head(name, out);
-                merge_patch(Some(value), change, out);
-            }
-            None => {
-                head(name, out);
-                out.extend_from_slice(value.as_bytes());
-            }
-        }
-    }
-    for (name, change) in &patch {
-        if change != "null" && !target.iter().any(|(known, _)| known == name) {
-            head(name, out);
-            merge_patch(None, change, out);
-        }
-    }
-    if written == 0 {
-        out.push(b'{');
-    }
-    out.push(b'}');
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn objects_are_merged_as_rfc_7396_says() {
-        let merged = |target: Option<&str>, patch: &str| {
-            let mut out = Vec::new();
-            merge_patch(target, patch, &mut out);
-            String::from_utf8(out).expect("UTF-8")
-        };
-        assert_eq!(merged(Some(r#"{"a":"b","c":{"d":1.10,"f":2}}"#), r#"{"a":"z","c":{"f":null}}"#), r#"{"a":"z","c":{"d":1.10}}"#);
-        assert_eq!(merged(Some("[1]"), r#"{"a":{"b":null}}"#), r#"{"a":{}}"#);
-        assert_eq!(merged(Some(r#"{"a":1}"#), r#"{"a":null}"#), "{}");
-        assert_eq!(merged(None, r#"{"a":[1,null],"b":12345678901234567890.10}"#), r#"{"a":[1,null],"b":12345678901234567890.10}"#);
-    }
 }
