@@ -99,6 +99,34 @@ async fn a_batch_window_writes_one_unit_a_group() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_event_is_in_one_group_though_the_worker_is_killed() {
+    let world = World::start().await;
+    for round in 0..8 {
+        let worker = world.worker_process(LEDGER);
+        sqlx::raw_sql(
+            "INSERT INTO shop.sale(id, total, customer_number) SELECT gen_random_uuid(), 1, 'c' || n % 7 FROM generate_series(1, 100) n",
+        )
+        .execute(&world.pool)
+        .await
+        .unwrap();
+        let enough = 100 * (round + 1) - 60;
+        world
+            .until("groups are written", || async {
+                world.count("SELECT coalesce(sum(sales), 0)::bigint FROM shop.accrual").await >= enough
+            })
+            .await;
+        worker.signal(nix::sys::signal::Signal::SIGKILL);
+        worker.wait_exit().await;
+    }
+    let (worker, _) = world.worker(LEDGER);
+    world.until_count("SELECT count(*) FROM shop.sale WHERE status = 'accrued'", 800).await;
+    world.until_drained("ledger").await;
+    assert_eq!(world.count("SELECT sum(sales)::bigint FROM shop.accrual").await, 800);
+    assert_eq!(world.messages("DEFAULT_DEAD_LETTERS").await, 0);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn effects_are_there_exactly_once_though_the_worker_is_killed() {
     let world = World::start().await;
     world.provider.delay(Duration::from_millis(30));

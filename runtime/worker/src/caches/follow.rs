@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use async_nats::jetstream::{self, stream::Stream};
+use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use autonomy_crds::event::{self, Watermark, header};
 use autonomy_process::catalog::error_chain;
 use futures::StreamExt;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{self, SnapshotError};
@@ -41,6 +42,10 @@ enum FollowError {
     },
     #[error("the stream has {last} messages and message {processed} was processed: it lost its tail or was made anew")]
     WentBack { last: u64, processed: u64 },
+    #[error("message {sequence} of the stream is another one than was processed: it lost its tail and went on differently")]
+    Differs { sequence: u64 },
+    #[error("the connection was lost")]
+    Interrupted,
     #[error("messages are missing: {what}")]
     Gap { what: String },
     #[error("an event's data is not an object of the entity")]
@@ -54,7 +59,7 @@ impl FollowError {
 
     // Whether going on from the last processed message would not give the right state.
     fn needs_snapshot(&self) -> bool {
-        matches!(self, Self::WentBack { .. } | Self::Snapshot(_) | Self::Data(_))
+        matches!(self, Self::WentBack { .. } | Self::Differs { .. } | Self::Snapshot(_) | Self::Data(_))
     }
 }
 
@@ -67,7 +72,14 @@ pub(super) struct Follower {
     pub place: usize,
     pub state: Arc<CacheState>,
     pub watermarks: broadcast::Sender<Arc<Watermark>>,
+    pub interruptions: watch::Receiver<u64>,
     pub stop: CancellationToken,
+}
+
+// How far a cache is, and the last message processed (or, before one was, the one before the first): its sequence and its event's id.
+struct Progress {
+    seen: Seen,
+    last: (u64, Option<String>),
 }
 
 // A cache on its way: loaded, but not shown before it has caught up with its snapshot.
@@ -92,15 +104,15 @@ impl Follower {
     }
 
     async fn follow(&self) {
-        let mut seen = None;
+        let mut progress = None;
         let mut loading = None;
         loop {
             // Watermarks told from here on are kept until the cache has got there.
             let watermarks = self.watermarks.subscribe();
-            if let Err(error) = self.follow_once(&mut seen, &mut loading, watermarks).await {
+            if let Err(error) = self.follow_once(&mut progress, &mut loading, watermarks).await {
                 tracing::warn!(cache = self.cache().name, error = %error_chain(&error), "following was interrupted; going on");
                 if error.needs_snapshot() {
-                    seen = None;
+                    progress = None;
                     loading = None;
                     self.state.lose("its snapshot is read anew");
                 }
@@ -111,31 +123,42 @@ impl Follower {
 
     async fn follow_once(
         &self,
-        seen: &mut Option<Seen>,
+        progress: &mut Option<Progress>,
         loading: &mut Option<Loading>,
         mut watermarks: broadcast::Receiver<Arc<Watermark>>,
     ) -> Result<(), FollowError> {
         let cache = self.cache();
+        let mut interruptions = self.interruptions.clone();
+        interruptions.mark_unchanged();
         let stream = self
             .jetstream
             .get_stream(&cache.model.stream)
             .await
             .map_err(|error| FollowError::jetstream("looking at the stream")(Box::new(error)))?;
         let last = stream.cached_info().state.last_sequence;
-        let deliver = match seen {
-            Some(seen) if last < seen.processed() => return Err(FollowError::WentBack { last, processed: seen.processed() }),
-            Some(seen) => DeliverPolicy::ByStartSequence { start_sequence: seen.processed() + 1 },
+        let deliver = match progress {
+            Some(Progress { seen, .. }) if last < seen.processed() => {
+                return Err(FollowError::WentBack { last, processed: seen.processed() });
+            }
+            Some(progress) => {
+                let (sequence, id) = &progress.last;
+                if *id != id_at(&stream, *sequence).await? {
+                    return Err(FollowError::Differs { sequence: *sequence });
+                }
+                DeliverPolicy::ByStartSequence { start_sequence: progress.seen.processed() + 1 }
+            }
             None => DeliverPolicy::ByStartTime { start_time: (SystemTime::now() - BEFORE_SNAPSHOT).into() },
         };
         let (mut messages, start) = self.messages(&stream, deliver).await?;
-        let seen = match seen {
-            Some(seen) => seen,
+        let progress = match progress {
+            Some(progress) => progress,
             None => {
                 let mut store = Store::new(cache.reader.clone(), &cache.indexes);
                 let snapshot = snapshot::read(&self.http, &self.api_url, &self.service, self.place, cache, &mut store).await?;
                 tracing::info!(cache = cache.name, objects = store.len(), "snapshot read");
                 *loading = Some(Loading { store, snapshot });
-                seen.insert(Seen::from_sequence(start))
+                let last = (start, id_at(&stream, start).await?);
+                progress.insert(Progress { seen: Seen::from_sequence(start), last })
             }
         };
 
@@ -143,6 +166,9 @@ impl Follower {
         let mut consumer_sequence = 0;
         loop {
             tokio::select! {
+                biased;
+                // Watermarks of a server that came back may speak of another stream than the one processed.
+                _ = interruptions.changed() => return Err(FollowError::Interrupted),
                 message = messages.next() => {
                     let message = message
                         .ok_or_else(|| FollowError::Gap { what: "the consumer ended".to_owned() })?
@@ -155,12 +181,13 @@ impl Follower {
                     }
                     let sequence = info.stream_sequence;
                     self.apply(&message, loading)?;
-                    seen.process(sequence);
+                    progress.seen.process(sequence);
+                    progress.last = (sequence, message.headers.as_ref().and_then(event_id));
                 }
                 watermark = watermarks.recv() => match watermark {
                     Ok(watermark) => {
                         if let Ok(position) = u64::from_str_radix(&watermark.position, 16) {
-                            seen.watermark(position, watermark.entities.get(&key).copied().unwrap_or(0));
+                            progress.seen.watermark(position, watermark.entities.get(&key).copied().unwrap_or(0));
                         }
                     }
                     // The next one tells more.
@@ -168,7 +195,7 @@ impl Follower {
                     Err(broadcast::error::RecvError::Closed) => return Ok(()),
                 },
             }
-            self.show(seen, loading);
+            self.show(&progress.seen, loading);
         }
     }
 
@@ -225,6 +252,22 @@ impl Follower {
         if loading.is_none() {
             self.state.advance(seen.position().max(1));
         }
+    }
+}
+
+fn event_id(headers: &async_nats::HeaderMap) -> Option<String> {
+    headers.get(header::ID).map(|id| id.as_str().to_owned())
+}
+
+// The event's id of a message; none where there is no such message.
+async fn id_at(stream: &Stream, sequence: u64) -> Result<Option<String>, FollowError> {
+    if sequence == 0 {
+        return Ok(None);
+    }
+    match stream.get_raw_message(sequence).await {
+        Ok(message) => Ok(event_id(&message.headers)),
+        Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(None),
+        Err(error) => Err(FollowError::jetstream("comparing messages")(Box::new(error))),
     }
 }
 

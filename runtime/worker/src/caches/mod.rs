@@ -48,12 +48,14 @@ pub struct CacheState {
 pub struct CacheError(#[from] reqwest::Error);
 
 impl Caches {
-    /// Begins to load and follow the service's caches, until `stop`.
+    /// Begins to load and follow the service's caches, until `stop`. `interruptions` counts lost connections: after one nothing is trusted before
+    /// it is known that the stream is what it was.
     ///
     /// # Errors
     /// When the HTTP client can't be made.
     pub fn start(
         client: &async_nats::Client,
+        interruptions: &watch::Receiver<u64>,
         jetstream: &jetstream::Context,
         api_url: &str,
         service: &Arc<CompiledService>,
@@ -80,6 +82,7 @@ impl Caches {
                 place,
                 state: state.clone(),
                 watermarks: watermarks.clone(),
+                interruptions: interruptions.clone(),
                 stop: stop.clone(),
             };
             tokio::spawn(follower.run());

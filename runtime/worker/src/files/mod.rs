@@ -91,11 +91,9 @@ pub async fn run(context: Context, metrics: Metrics) -> Result<(), Error> {
 }
 
 async fn start_caches(context: &Context) -> Result<Caches, Error> {
-    let service = &context.service;
-    let client = context.options.nats.connect(&format!("{}/{}", service.namespace, service.name)).await;
-    let client = client.map_err(|error| Error::Trigger { what: "NATS can't be used".to_owned(), source: error.into() })?;
+    let (client, interruptions) = crate::queue::connect(context).await?;
     let jetstream = async_nats::jetstream::new(client.clone());
-    Caches::start(&client, &jetstream, &context.options.api_url, service, &context.stop)
+    Caches::start(&client, &interruptions, &jetstream, &context.options.api_url, &context.service, &context.stop)
         .map_err(|error| Error::Trigger { what: "the caches can't be kept".to_owned(), source: error.into() })
 }
 

@@ -13,7 +13,7 @@ use async_nats::{StatusCode, Subscriber};
 use autonomy_crds::event::header;
 use autonomy_process::catalog::error_chain;
 use futures::StreamExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::holdings::ACK_WAIT;
@@ -79,14 +79,16 @@ pub struct Puller {
     capacity: usize,
     remembered: VecDeque<(u64, String)>,
     sparse: VecDeque<(u64, String)>,
+    // Counts lost connections.
+    interruptions: watch::Receiver<u64>,
     stop: CancellationToken,
 }
 
 impl Puller {
     /// A puller with at most `capacity` messages in hand.
-    pub fn new(jetstream: Context, wanted: Wanted, capacity: usize, stop: CancellationToken) -> Self {
+    pub fn new(jetstream: Context, wanted: Wanted, capacity: usize, interruptions: watch::Receiver<u64>, stop: CancellationToken) -> Self {
         let room = Arc::new(Semaphore::new(capacity));
-        Self { jetstream, wanted, room, capacity, remembered: VecDeque::new(), sparse: VecDeque::new(), stop }
+        Self { jetstream, wanted, room, capacity, remembered: VecDeque::new(), sparse: VecDeque::new(), interruptions, stop }
     }
 
     /// Pulls until told to stop; `accept` gets each message and the room it takes. `ready` is told when the consumer is there.
@@ -112,6 +114,8 @@ impl Puller {
         ready: &impl Fn(),
         accept: &mut impl FnMut(async_nats::Message, OwnedSemaphorePermit),
     ) -> Result<(), ConsumerError> {
+        let mut interruptions = self.interruptions.clone();
+        interruptions.mark_unchanged();
         let consumer = self.consumer().await?;
         ready();
         let client = self.jetstream.client();
@@ -125,9 +129,14 @@ impl Puller {
             consumer.request_batch(request, inbox.clone().into()).await.map_err(|source| self.error("asking", Box::new(source)))?;
             let mut outstanding = batch;
             while outstanding > 0 {
-                let Ok(message) = tokio::time::timeout(HEARTBEAT * 3, messages.next()).await else {
-                    tracing::debug!(consumer = self.wanted.name, "no heartbeat; looking at the consumer");
-                    return Ok(());
+                let message = tokio::select! {
+                    biased;
+                    _ = interruptions.changed() => return Ok(()),
+                    message = messages.next() => message,
+                    () = tokio::time::sleep(HEARTBEAT * 3) => {
+                        tracing::debug!(consumer = self.wanted.name, "no heartbeat; looking at the consumer");
+                        return Ok(());
+                    }
                 };
                 let Some(message) = message else { return Ok(()) };
                 match message.status {

@@ -21,7 +21,7 @@ use async_nats::jetstream::context::ContextBuilder;
 use autonomy_crds::event as names;
 use autonomy_crds::names::parse_duration;
 use autonomy_process::options::nats_connect_options;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,13 +49,13 @@ const LEAST_IN_HAND: usize = 16;
 pub async fn run(context: Context, metrics: Metrics) -> Result<(), Error> {
     let service = context.service.clone();
     let Some(queue) = service.spec.trigger.queue.clone() else { return Ok(()) };
-    let client = connect(&context).await?;
+    let (client, interruptions) = connect(&context).await?;
     let jetstream = ContextBuilder::new()
         .timeout(Duration::from_secs(5))
         .ack_timeout(Duration::from_secs(5))
         .max_ack_inflight(4096)
         .build(client.clone());
-    let caches = Caches::start(&client, &jetstream, &context.options.api_url, &service, &context.stop)
+    let caches = Caches::start(&client, &interruptions, &jetstream, &context.options.api_url, &service, &context.stop)
         .map_err(|source| trigger_error("the caches can't be kept", source))?;
 
     let namespace = service.namespace.as_str();
@@ -113,14 +113,14 @@ pub async fn run(context: Context, metrics: Metrics) -> Result<(), Error> {
     });
     let pullers = TaskTracker::new();
     for (place, (wanted, source)) in [(events, Source::Model), (due, Source::Retries)].into_iter().enumerate() {
-        let puller = Puller::new(jetstream.clone(), wanted, capacity, context.stop.clone());
+        let puller = Puller::new(jetstream.clone(), wanted, capacity, interruptions.clone(), context.stop.clone());
         let (handler, ready) = (handler.clone(), ready[place].clone());
         pullers.spawn(async move {
             puller.run(|| ready.store(true, Ordering::Relaxed), |message, permit| handler.accept(message, source, permit)).await;
         });
     }
 
-    watch(&context, &client, &jetstream, &caches, &holdings, &ready, &metrics, &lag).await;
+    report(&context, &client, &jetstream, &caches, &holdings, &ready, &metrics, &lag).await;
 
     pullers.close();
     pullers.wait().await;
@@ -138,11 +138,19 @@ fn trigger_error(what: &str, source: impl Into<Box<dyn std::error::Error + Send 
     Error::Trigger { what: what.to_owned(), source: source.into() }
 }
 
-// Connects, waiting for a server that is not there yet.
-async fn connect(context: &Context) -> Result<async_nats::Client, Error> {
+// Connects, waiting for a server that is not there yet. The number counts lost connections: the server that is found again may have lost what
+// it had not synced.
+pub(crate) async fn connect(context: &Context) -> Result<(async_nats::Client, watch::Receiver<u64>), Error> {
     let wrong = |source| trigger_error("NATS can't be connected to; is AUTONOMY_NATS_URL a NATS URL?", source);
     let options = nats_connect_options(&context.options.nats.nats_url).map_err(wrong)?;
-    options
+    let (lost, interruptions) = watch::channel(0);
+    let client = options
+        .event_callback(move |event| {
+            if matches!(event, async_nats::Event::Disconnected) {
+                lost.send_modify(|count| *count += 1);
+            }
+            std::future::ready(())
+        })
         .name(format!("autonomy-worker/{}", context.service.name))
         .retry_on_initial_connect()
         .ping_interval(Duration::from_secs(5))
@@ -150,12 +158,13 @@ async fn connect(context: &Context) -> Result<async_nats::Client, Error> {
         .reconnect_delay_callback(|attempts| Duration::from_millis(50 * u64::try_from(attempts.min(20)).unwrap_or(20)))
         .connect(&context.options.nats.nats_url)
         .await
-        .map_err(|source| wrong(source.into()))
+        .map_err(|source| wrong(source.into()))?;
+    Ok((client, interruptions))
 }
 
 // Tells readiness and metrics until the worker stops.
 #[allow(clippy::too_many_arguments)]
-async fn watch(
+async fn report(
     context: &Context,
     client: &async_nats::Client,
     jetstream: &jetstream::Context,
