@@ -271,7 +271,7 @@ impl Compiler<'_> {
         // Offsets are in bytes.
         let digits = self.info.offset_for(id).and_then(|(start, stop)| self.source.get(start as usize..=stop as usize));
         let exact = digits.filter(|digits| digits.parse::<f64>().is_ok_and(|parsed| parsed.abs() == value.abs()));
-        match exact.and_then(|digits| json::parse_decimal(digits)) {
+        match exact.and_then(json::parse_decimal) {
             Some(number) => {
                 let number = if value.is_sign_negative() && number.is_sign_positive() { -number } else { number };
                 (Node::Constant(Value::Decimal(number)), Kind::Decimal)

@@ -1,6 +1,6 @@
 //! The directory of a files trigger: what waits in it, and the folders `processed` and `rejected` beside.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ impl Directory {
     /// When they can't be made.
     pub fn open(root: PathBuf) -> io::Result<Self> {
         let directory = Self { root };
-        fs::create_dir_all(directory.folder("processed"))?;
+        fs::create_dir_all(directory.folder("processed").join(".loaded"))?;
         fs::create_dir_all(directory.folder("rejected"))?;
         Ok(directory)
     }
@@ -151,28 +151,53 @@ impl Directory {
         write_whole(&self.folder("processed").join(format!("{moved}.note.txt")), format!("{note}\n").as_bytes())
     }
 
-    // Files that say which contents were loaded, and under which name first.
-    fn ledger(&self, sha256: &str) -> PathBuf {
-        self.folder("processed").join(".loaded").join(sha256)
-    }
-
-    /// The name under which a content was loaded before, where that is known.
-    pub fn loaded_as(&self, sha256: &str) -> Option<String> {
-        fs::read_to_string(self.ledger(sha256)).ok().map(|name| name.trim_end().to_owned())
-    }
-
-    /// Notes that a content was loaded.
+    /// Claims a content, so that two files with the same one are loaded one after the other; `None` where another one is loaded now.
     ///
     /// # Errors
-    /// When it can't be noted.
-    pub fn note_loaded(&self, sha256: &str, name: &str) -> io::Result<()> {
-        fs::create_dir_all(self.folder("processed").join(".loaded"))?;
-        write_whole(&self.ledger(sha256), format!("{name}\n").as_bytes())
+    /// When it can't be noted in `processed/.loaded`.
+    pub fn claim_content(&self, sha256: &str) -> io::Result<Option<ContentClaim>> {
+        let path = self.folder("processed").join(".loaded").join(sha256);
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        // A line that is not whole was interrupted: as if it had not been written.
+        let first = text.strip_suffix('\n').map(str::to_owned);
+        Ok(Some(ContentClaim { file, first }))
     }
 
     /// Whether `processed` has a file of this name.
     pub fn is_processed(&self, name: &str) -> bool {
         self.folder("processed").join(name).exists()
+    }
+}
+
+/// A content that only this process loads, as long as this lives; its file in `processed/.loaded` keeps the name under which it was loaded first.
+#[derive(Debug)]
+pub struct ContentClaim {
+    file: File,
+    first: Option<String>,
+}
+
+impl ContentClaim {
+    /// The name under which the content was loaded first, where it was.
+    pub fn first(&self) -> Option<&str> {
+        self.first.as_deref()
+    }
+
+    /// Notes that the content was loaded under this name.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn note_loaded(&mut self, name: &str) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.file.write_all(format!("{name}\n").as_bytes())?;
+        self.file.sync_all()
     }
 }
 
@@ -296,6 +321,12 @@ mod tests {
         assert!(directory.claim("gone.csv").expect("claim").is_none());
         directory.reject("b.csv", "why").expect("reject");
         assert_eq!(fs::read_to_string(directory.folder("rejected").join("b.csv.reason.txt")).expect("reason"), "why\n");
+        let mut content = directory.claim_content("hash").expect("claim").expect("free");
+        assert_eq!(content.first(), None);
+        assert!(directory.claim_content("hash").expect("claim").is_none());
+        content.note_loaded("a.csv").expect("noted");
+        drop(content);
+        assert_eq!(directory.claim_content("hash").expect("claim").expect("free").first(), Some("a.csv"));
         fs::write(directory.path_of(".hidden.csv"), "").expect("write");
         fs::write(directory.path_of("c.csv.tmp"), "").expect("write");
         assert_eq!(directory.scan(&Glob::new("*").expect("glob")).expect("scan"), []);

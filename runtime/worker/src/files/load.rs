@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 
-use super::directory::{Claim, Directory};
+use super::directory::{Claim, ContentClaim, Directory};
 use super::metrics::Metrics;
 use super::records::{FileError, Format, MAX_BYTES, MAX_ROWS, Record, RecordReader, row_value};
 use super::rejects::{Reject, Rejects};
@@ -116,6 +116,10 @@ impl Loader {
                 return Ok(Loaded::Done);
             }
         };
+        let sha256 = content.sha256.clone();
+        let Some(content_claim) = self.blocking(name, move |directory, _| directory.claim_content(&sha256)).await? else {
+            return Ok(Loaded::NotOurs);
+        };
         tracing::info!(file = name, sha256 = content.sha256, records = content.records, "loading a file");
         let mut rejects = Rejects::new(&self.directory, name, &content.sha256);
         let tally = match self.load_records(&claim, path, name, &content, &mut rejects).await? {
@@ -136,7 +140,7 @@ impl Loader {
             self.reject(name, reason).await?;
             return Ok(Loaded::Done);
         }
-        self.finish(name, content, tally, rejects).await?;
+        self.finish(name, content_claim, tally, rejects).await?;
         drop(claim);
         Ok(Loaded::Done)
     }
@@ -236,10 +240,10 @@ impl Loader {
     }
 
     // Publishes the rejects, notes that the content was loaded, moves the file: in this order, so that an interruption leaves nothing out.
-    async fn finish(&self, name: &str, content: Content, tally: Tally, rejects: Rejects) -> Result<(), LoadError> {
+    async fn finish(&self, name: &str, mut content: ContentClaim, tally: Tally, rejects: Rejects) -> Result<(), LoadError> {
         let metrics = self.metrics.clone();
         self.blocking(name, move |directory, name| {
-            let before = directory.loaded_as(&content.sha256);
+            let before = content.first().map(str::to_owned);
             // The first one's finish was interrupted between the note and the move, where its name is not in `processed`.
             let interrupted = before.as_ref().is_some_and(|first| *first == name && !directory.is_processed(&name));
             let repeated = before.is_some() && !interrupted && tally.loaded == 0;
@@ -254,7 +258,7 @@ impl Loader {
             }
             let rows = rejects.count();
             rejects.publish(&name)?;
-            directory.note_loaded(&content.sha256, &name)?;
+            content.note_loaded(&name)?;
             directory.move_to("processed", &name)?;
             metrics.records("rejected", tally.rejected);
             metrics.rejected_rows(rows);

@@ -215,3 +215,30 @@ steps:
         assert!(told.contains(expected), "{expected}\n-- is not in --\n{told}");
     }
 }
+
+#[test]
+fn the_services_of_the_loyalty_case_compile() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/retail-loyalty");
+    let read = |kind: &str| -> Vec<Resource> {
+        let mut paths: Vec<_> = std::fs::read_dir(folder.join(kind)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        let parse = |path: std::path::PathBuf| {
+            let text = std::fs::read_to_string(&path).unwrap();
+            documents::parse(&path.to_string_lossy(), &text).unwrap_or_else(|errors| panic!("{errors:?}"))
+        };
+        paths.into_iter().flat_map(parse).collect()
+    };
+    let models: Vec<_> =
+        read("models").into_iter().filter_map(|r| if let Resource::DataModel(model) = r { Some(model) } else { None }).collect();
+    let models: BTreeMap<String, Arc<Model>> =
+        resolve::resolve_all(&models).unwrap().into_iter().map(|model| (model.name.clone(), Arc::new(model))).collect();
+    let mut count = 0;
+    for resource in read("services") {
+        let Resource::MicroService(service) = resource else { continue };
+        let name = service.metadata.name.clone().unwrap();
+        CompiledService::compile("default", &name, &service.spec, &models, &service.spec.config)
+            .unwrap_or_else(|faults| panic!("{name}:\n{faults}"));
+        count += 1;
+    }
+    assert!(count >= 4);
+}
