@@ -1,8 +1,8 @@
 # The project's commands. `make` lists them.
 
-# Whatever is slow to build is kept outside the clone, keyed by what it is built from.
+# Whatever is slow to build is kept outside the clone, keyed by what it is built from: the compiler and the packages of the lock file.
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/autonomy
-LOCK_KEY := $(shell cat Cargo.lock rust-toolchain.toml 2>/dev/null | cksum | cut -d' ' -f1)
+LOCK_KEY := $(shell (rustc --version; grep '^checksum' Cargo.lock) 2>/dev/null | cksum | cut -d' ' -f1)
 export CARGO_TARGET_DIR ?= $(CACHE)/target-$(LOCK_KEY)
 export CARGO_TERM_PROGRESS_WHEN ?= never
 BIN := $(CARGO_TARGET_DIR)/debug
