@@ -50,6 +50,8 @@ pub struct Counted {
     pub rejected_receipts: u64,
     /// Files rejected as a whole.
     pub rejected_files: u64,
+    /// Files passed over, since their content was loaded before.
+    pub repeated_files: u64,
     /// Dead letters by service.
     pub dead_letters: BTreeMap<String, u64>,
     /// The loyalty provider's books.
@@ -150,7 +152,7 @@ impl Counted {
         platform.each("/api/retail/invoices?fields=amount", |invoice: Paid| counted.invoices.add(invoice.amount)).await?;
         counted.read_ledger(platform).await?;
         let rejects = rejects::read(&platform.incoming())?;
-        (counted.rejected_receipts, counted.rejected_files) = (rejects.receipts, rejects.files);
+        (counted.rejected_receipts, counted.rejected_files, counted.repeated_files) = (rejects.receipts, rejects.files, rejects.repeated);
         counted.dead_letters = platform.dead_letters().await?;
         counted.loyalty_provider = platform.read_json(&format!("{}/books", outside.loyalty_provider)).await?;
         counted.accounting = platform.read_json(&format!("{}/books", outside.accounting)).await?;
@@ -238,6 +240,7 @@ impl Counted {
         rows.add("  their total, EUR", money(self.accounting.amount), money(expected.invoices.amount));
         rows.add("Receipts rejected as wrong", number(self.rejected_receipts), number(expected.rejected_receipts));
         rows.add("Files rejected as cut short", number(self.rejected_files), number(expected.rejected_files));
+        rows.add("Files passed over as loaded before", number(self.repeated_files), number(expected.repeated_files));
         let services = self.dead_letters.keys().chain(expected.dead_letters.keys()).collect::<std::collections::BTreeSet<_>>();
         for service in services {
             let label = format!("Dead letters of {service}");

@@ -112,7 +112,7 @@ pub struct Ending {
     pub comparison: Comparison,
     /// What still waited.
     pub queues: Queues,
-    /// From the first file to the last thing done.
+    /// From the first file to the last thing done; the wait for the rest of the file that was cut short is not in it.
     pub took: Duration,
 }
 
@@ -176,15 +176,22 @@ async fn story(options: &Options, running: &Running, day: &Path, expected: &Expe
         "  Outside: loyalty provider {}, accounting {}, ticket desk {}",
         outside.loyalty_provider, outside.accounting, outside.ticket_desk
     );
+    let done = day.join("summary.txt");
+    if !options.once && done.exists() {
+        println!("  The trading day was done before; its summary is in {}.", done.display());
+        println!("{}", what_to_try(options, running, &platform, day, outside));
+        std::future::pending::<()>().await;
+    }
     let seeded = seed::seed(&platform, day).await?;
     println!("  Reference data is in: {} objects", readable(seeded));
     println!("  The stores send their files to {}\n", platform.incoming().display());
 
     let ending = trading_day(&platform, day, expected, outside).await?;
-    println!("{}", summary(&ending, expected));
-    println!("{}", json_line(&ending, expected));
+    let (summary, line) = (summary(&ending, expected), json_line(&ending, expected));
+    println!("{summary}\n{line}");
     if !options.once {
-        println!("{}", what_to_try(options, running, &platform, outside));
+        fs::write(&done, format!("{summary}\n{line}\n")).map_err(at(&done))?;
+        println!("{}", what_to_try(options, running, &platform, day, outside));
         std::future::pending::<()>().await;
     }
     Ok(ending.comparison.is_right())
@@ -284,7 +291,8 @@ pub async fn trading_day(platform: &Platform, day: &Path, expected: &Expected, o
     });
     let mut progress = Progress::default();
     // When what is seen last changed, and since when all queues are empty.
-    let (mut seen, mut changed, mut empty_since) = (None, Instant::now(), None);
+    let (mut seen, mut changed, mut empty_since): (Option<Seen>, _, _) = (None, Instant::now(), None);
+    let mut took = Duration::ZERO;
     loop {
         sleep(Duration::from_millis(500)).await;
         // While a process of the platform restarts it can't be asked; it is asked again.
@@ -296,6 +304,9 @@ pub async fn trading_day(platform: &Platform, day: &Path, expected: &Expected, o
         };
         progress.show(&now, expected, begun.elapsed());
         if seen.as_ref() != Some(&now) {
+            if seen.as_ref().is_none_or(|seen| !seen.has_same_objects(&now)) {
+                took = begun.elapsed();
+            }
             (seen, changed) = (Some(now.clone()), Instant::now());
         }
         if changed.elapsed() > STUCK {
@@ -312,7 +323,7 @@ pub async fn trading_day(platform: &Platform, day: &Path, expected: &Expected, o
             let comparison = counted.compare(expected);
             if comparison.is_right() {
                 progress.end();
-                return Ok(Ending { counted, comparison, queues: now.queues, took: begun.elapsed() });
+                return Ok(Ending { counted, comparison, queues: now.queues, took });
             }
         }
         if since.elapsed() > SETTLED {
@@ -328,7 +339,7 @@ pub async fn trading_day(platform: &Platform, day: &Path, expected: &Expected, o
     let counted = Counted::read(platform, outside).await?;
     let queues = platform.queues().await?;
     let comparison = counted.compare(expected);
-    Ok(Ending { counted, comparison, queues, took: begun.elapsed() })
+    Ok(Ending { counted, comparison, queues, took })
 }
 
 /// What can be seen at a glance.
@@ -356,10 +367,17 @@ impl Seen {
         })
     }
 
+    fn has_same_objects(&self, other: &Self) -> bool {
+        Self { queues: Queues::default(), ..self.clone() } == Self { queues: Queues::default(), ..other.clone() }
+    }
+
     fn is_done(&self, expected: &Expected) -> bool {
         self.sales >= expected.sales.count && self.posted >= expected.accruals.count && self.invoices >= expected.invoices.count
     }
 }
+
+// How many lines the progress takes on a terminal.
+const PROGRESS_LINES: usize = 5;
 
 #[derive(Default)]
 struct Progress {
@@ -369,27 +387,44 @@ struct Progress {
 
 impl Progress {
     fn show(&mut self, seen: &Seen, expected: &Expected, elapsed: Duration) {
-        let of = |value: u64, goal: u64| format!("{}/{}", readable(value), readable(goal));
-        let line = format!(
-            "  {:>4} s  sales {}  accruals {}  in the ledger {} ({} batches)  invoices {}  retries waiting {}  dead letters {}",
-            elapsed.as_secs(),
-            of(seen.sales, expected.sales.count),
-            of(seen.accruals, expected.accruals.count),
-            readable(seen.posted),
-            readable(seen.batches),
-            of(seen.invoices, expected.invoices.count),
-            readable(seen.queues.retries),
-            readable(seen.dead_letters),
-        );
         let mut out = io::stdout();
         // A terminal that is gone is no reason to stop.
         if out.is_terminal() {
-            let _ = write!(out, "\r\x1b[K{line}").and_then(|()| out.flush());
+            let up = if self.drawn { format!("\x1b[{PROGRESS_LINES}F\x1b[J") } else { String::new() };
+            let _ = writeln!(out, "{up}{}", Self::lines(seen, expected, elapsed)).and_then(|()| out.flush());
             self.drawn = true;
         } else if self.last_plain.is_none_or(|at| at.elapsed() > Duration::from_secs(5)) {
-            let _ = writeln!(out, "{line}");
+            let of = |value: u64, goal: u64| format!("{}/{}", readable(value), readable(goal));
+            let _ = writeln!(
+                out,
+                "  {:>4} s  sales {}  accruals {}  in the ledger {} ({} batches)  invoices {}  retries waiting {}  dead letters {}",
+                elapsed.as_secs(),
+                of(seen.sales, expected.sales.count),
+                of(seen.accruals, expected.accruals.count),
+                readable(seen.posted),
+                readable(seen.batches),
+                of(seen.invoices, expected.invoices.count),
+                readable(seen.queues.retries),
+                readable(seen.dead_letters),
+            );
             self.last_plain = Some(Instant::now());
         }
+    }
+
+    fn lines(seen: &Seen, expected: &Expected, elapsed: Duration) -> String {
+        let bar = |label: &str, value: u64, goal: u64, more: String| {
+            let full = usize::try_from(value.min(goal) * 20 / goal.max(1)).unwrap_or(0);
+            format!("  {label:<12} {:>9} of {:<9} {}{} {more}", readable(value), readable(goal), "█".repeat(full), "░".repeat(20 - full))
+        };
+        let retries = format!("{} wait to be tried again", readable(seen.queues.retries));
+        [
+            bar("sales", seen.sales, expected.sales.count, format!("{} files wait", seen.queues.files)),
+            bar("accruals", seen.accruals, expected.accruals.count, retries),
+            bar("in ledger", seen.posted, expected.accruals.count, format!("{} batches", readable(seen.batches))),
+            bar("invoices", seen.invoices, expected.invoices.count, String::new()),
+            bar("dead letters", seen.dead_letters, expected.tickets, format!("{} s", elapsed.as_secs())),
+        ]
+        .join("\n")
     }
 
     fn end(&mut self) {
@@ -432,20 +467,38 @@ fn json_line(ending: &Ending, expected: &Expected) -> String {
     .to_string()
 }
 
-fn what_to_try(options: &Options, running: &Running, platform: &Platform, outside: &Outside) -> String {
-    let own = std::env::current_exe().unwrap_or_default();
-    let autonomy = own.with_file_name("autonomy");
+fn what_to_try(options: &Options, running: &Running, platform: &Platform, day: &Path, outside: &Outside) -> String {
+    let autonomy = std::env::current_exe().unwrap_or_default().with_file_name("autonomy");
     let (autonomy, data_dir, api) = (autonomy.display(), running.data_dir.display(), &platform.local.api);
+    let world = crate::facts::World::new(&options.size);
+    let unknown =
+        world.customers.iter().filter_map(|customer| customer.membership.as_ref()).find(|membership| !membership.known_to_provider);
+    let member = unknown.map_or("M00000007", |membership| membership.number.as_str());
     format!(
-        "  It stays up. Try:\n
-    curl -s '{api}/api/retail/sales?customerNumber.isnull=false&sort=-soldAt&limit=2'
+        "  It stays up. Try:
+
+  The data
+    curl -s '{api}/api/retail/sales?loyalty=accrued&sort=-soldAt&limit=2'
     curl -s '{api}/api/retail/ledgerBatches?limit=1'
     curl -s '{api}/api/retail/openapi.json'
-    curl -s {}/books
+    curl -s {provider}/books
+
+  Make the provider know a member that it did not know, and hand its sales over again
     {autonomy} dead-letters list --data-dir {data_dir}
-    $EDITOR {}/models/retail.yaml      # add an attribute: the running API has it a moment later
-\n  Ctrl-C stops it; `make demo` goes on where it was.\n",
-        outside.loyalty_provider,
-        options.example.display(),
+    curl -s {provider}/members -H 'content-type: application/json' -d '{{\"membershipNumber\": \"{member}\"}}'
+    {autonomy} dead-letters redrive --all --service loyalty-accrual --data-dir {data_dir}
+
+  Send the file that was cut short once more, whole
+    cp {again}/*.csv {incoming}/
+
+  Add an attribute to an entity: the running API and the events have it a moment later
+    $EDITOR {example}/models/retail.yaml
+
+  Ctrl-C stops it; `make demo` goes on where it was.
+",
+        provider = outside.loyalty_provider,
+        again = day.join("again").display(),
+        incoming = platform.incoming().display(),
+        example = options.example.canonicalize().unwrap_or_else(|_| options.example.clone()).display(),
     )
 }

@@ -14,30 +14,46 @@ pub struct Rejects {
     pub receipts: u64,
     /// Files rejected as a whole.
     pub files: u64,
+    /// Files whose content was loaded before, under another name.
+    pub repeated: u64,
 }
 
-/// Reads the folder `rejected/` beside the stores' files.
+/// Reads the folders `rejected/` and `processed/` beside the stores' files.
 ///
 /// # Errors
 /// When it can't be read.
 pub fn read(incoming: &Path) -> Result<Rejects, PlatformError> {
-    let folder = incoming.join("rejected");
-    let fault = |source| PlatformError::Folder { folder: folder.clone(), source };
     let mut rejects = Rejects::default();
-    let entries = match fs::read_dir(&folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(rejects),
+    each_file(&incoming.join("rejected"), |name, path| {
+        if name.ends_with(".rejects.csv") {
+            rejects.receipts += receipts(&fs::read_to_string(path)?);
+        } else if name.ends_with(".csv") {
+            rejects.files += 1;
+        }
+        Ok(())
+    })?;
+    each_file(&incoming.join("processed"), |name, _| {
+        // The note says under which name the content was loaded.
+        rejects.repeated += u64::from(name.ends_with(".note.txt"));
+        Ok(())
+    })?;
+    Ok(rejects)
+}
+
+fn each_file(folder: &Path, mut take: impl FnMut(&str, &Path) -> io::Result<()>) -> Result<(), PlatformError> {
+    let fault = |source| PlatformError::Folder { folder: folder.to_owned(), source };
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(fault)?,
     };
     for entry in entries {
         let path = entry.map_err(fault)?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        if name.ends_with(".rejects.csv") {
-            rejects.receipts += receipts(&fs::read_to_string(&path).map_err(fault)?);
-        } else if name.starts_with("sales-") && name.ends_with(".csv") {
-            rejects.files += 1;
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with("sales-") {
+            take(name, &path).map_err(fault)?;
         }
     }
-    Ok(rejects)
+    Ok(())
 }
 
 // The different receipts in a reject file (`line,reason,row`, where `row` is a row of the store's file as it stood there) of one store.

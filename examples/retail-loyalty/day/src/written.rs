@@ -6,6 +6,7 @@
 //! outside/members.json                membership numbers that the loyalty provider knows
 //! outside/debtors.json                account numbers that the accounting service knows
 //! stores/sales-{store}-{date}-{n}.csv the stores' files
+//! again/…                             the file that was cut short, whole
 //! ```
 
 use std::fs::{self, File};
@@ -225,6 +226,10 @@ fn write_store_files(world: &World, folder: &Path) -> Result<(), WriteError> {
             let path = folder.join(file_name(world, store, file));
             let mut text = store_file(world, store, file);
             if (store, file) == CUT_SHORT {
+                let again = folder.with_file_name("again");
+                fs::create_dir_all(&again).map_err(at(&again))?;
+                let whole = again.join(file_name(world, store, file));
+                fs::write(&whole, &text).map_err(at(&whole))?;
                 // In the middle of a row, as when the line breaks.
                 text.truncate(text.len() * 3 / 5);
             }
