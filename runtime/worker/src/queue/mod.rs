@@ -21,6 +21,7 @@ use async_nats::jetstream::context::ContextBuilder;
 use autonomy_crds::event as names;
 use autonomy_crds::names::parse_duration;
 use autonomy_process::options::nats_connect_options;
+use futures::StreamExt;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -217,8 +218,9 @@ async fn tell_lag(context: &Context, jetstream: &jetstream::Context, metrics: &M
     }
     let subjects = format!("autonomy.{}._retries.{}.>", context.service.namespace, context.service.name);
     if let Ok(stream) = jetstream.get_stream_no_info(retries).await
-        && let Ok(info) = stream.info_builder().subjects(subjects).fetch().await
+        && let Ok(waiting) = stream.info_builder().subjects(subjects).fetch().await
     {
-        metrics.retries_waiting.set(i64::try_from(info.info.state.subjects_count).unwrap_or(i64::MAX));
+        // One message a subject.
+        metrics.retries_waiting.set(i64::try_from(waiting.count().await).unwrap_or(i64::MAX));
     }
 }
