@@ -103,10 +103,10 @@ pub enum LocalError {
 /// When it can't start.
 pub async fn run(options: Options) -> Result<(), LocalError> {
     let console = Console::default();
-    let filter = std::env::var("AUTONOMY_LOG").unwrap_or_else(|_| "warn,async_nats=error".to_owned());
+    let filter = std::env::var("AUTONOMY_LOG").unwrap_or_else(|_| "warn,async_nats=error,sqlx=error".to_owned());
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     // A logger that is set already stays.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(console.clone()).try_init();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(console.clone()).with_ansi(false).try_init();
     let stop = shutdown::stop_on_signal().map_err(LocalError::Signals)?;
 
     let folder = Arc::new(DataFolder::take(&options.data_dir)?);

@@ -160,28 +160,32 @@ pub fn tell_addresses(servers: &Servers, session: &Session, console: &Console) {
     let api = platform.api_url();
     let mut text = String::from("\nautonomy local runs\n");
     for model in running.models.values() {
-        text.push_str(&format!("  API of {:<22} {api}/api/{}/{{", model.name, model.name));
+        text.push_str(&format!("  API of {:<25} {api}/api/{}/{{", model.name, model.name));
         let paths: Vec<&str> = model.entities.iter().map(|entity| entity.path.as_str()).collect();
         text.push_str(&format!("{}}}\n", paths.join(",")));
-        text.push_str(&format!("  {:<29} {api}/api/{}/openapi.json\n", "", model.name));
+        text.push_str(&format!("  {:<32} {api}/api/{}/openapi.json\n", "", model.name));
     }
     let path = platform.folder.path().display();
     text.push_str(&format!(
-        "  {:<29} nats://127.0.0.1:{} (user autonomy, password in {path}/nats/password)\n",
+        "  {:<32} nats://127.0.0.1:{} (user autonomy, password in {path}/nats/password)\n",
         "NATS", servers.nats_port
     ));
     text.push_str(&format!(
-        "  {:<29} PGPASSWORD=$(cat {path}/postgresql/password) psql -h 127.0.0.1 -p {} -U postgres {DATABASE}\n",
+        "  {:<32} PGPASSWORD=$(cat {path}/postgresql/password) psql -h 127.0.0.1 -p {} -U postgres {DATABASE}\n",
         "PostgreSQL", servers.postgres_port
     ));
+    if let Ok(place) = std::fs::read_link(platform.folder.join("postgresql")) {
+        let place = place.display();
+        text.push_str(&format!("  {:<32} {place} (its user \"postgres\" can't reach {path})\n", "  its data"));
+    }
     for (name, service) in &running.services {
         if let Some(files) = &service.spec.trigger.files {
             let folder = platform.files_dir().join(&files.directory);
-            text.push_str(&format!("  {:<29} {}/{}\n", format!("files for {name}"), folder.display(), files.pattern));
+            text.push_str(&format!("  {:<32} {}/{}\n", format!("files for {name}"), folder.display(), files.pattern));
         }
     }
-    text.push_str(&format!("  {:<29} {path}/logs\n", "logs"));
-    text.push_str(&format!("  {:<29} {path}/local.json (with passwords)\n", "for tools"));
+    text.push_str(&format!("  {:<32} {path}/logs\n", "logs"));
+    text.push_str(&format!("  {:<32} {path}/local.json (with passwords)\n", "for tools"));
     text.push_str("Ctrl-C stops everything; edits of the YAML are applied as they are saved.");
     console.say(text);
 }

@@ -16,7 +16,7 @@ use crate::console::Console;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 // Who ran this long begins anew with the shortest wait.
-const RAN_WELL: Duration = Duration::from_secs(20);
+const RAN_WELL: Duration = Duration::from_secs(5);
 
 /// What is known of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +85,9 @@ impl Supervisor {
         if let Some(Handle { stop, task }) = handle {
             stop.cancel();
             let _ = task.await;
-            self.change(|board| drop(board.processes.remove(name)));
+            self.change(|board| {
+                board.processes.remove(name);
+            });
         }
     }
 
