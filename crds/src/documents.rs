@@ -15,6 +15,8 @@ use crate::schema::{self, Definition};
 use crate::{DataModel, DataPlatform, GROUP, MicroService, VERSION};
 
 /// A resource of any kind.
+// Resources are few: a box each would cost more words than it saves bytes.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resource {
     /// Where data lives.

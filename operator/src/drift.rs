@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use autonomy_crds::Model;
 use autonomy_crds::resolved::SYSTEM_COLUMNS;
-use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 
 use crate::apply::with_lock;
 use crate::shape::{Shape, SqlType, TableShape};
@@ -70,6 +71,21 @@ struct Relation {
     writable: bool,
 }
 
+impl Relation {
+    fn named(row: &PgRow) -> Result<(String, Self), sqlx::Error> {
+        let relation = Self {
+            is_view: row.try_get("is_view")?,
+            identity_full: row.try_get("identity_full")?,
+            published: row.try_get("published")?,
+            touched: row.try_get("touched")?,
+            guarded: row.try_get("guarded")?,
+            readable: row.try_get("readable")?,
+            writable: row.try_get("writable")?,
+        };
+        Ok((row.try_get("name")?, relation))
+    }
+}
+
 // The schema as it is, by table and name.
 struct Actual {
     accessible: bool,
@@ -83,7 +99,7 @@ struct Actual {
 impl Actual {
     async fn read(connection: &mut PgConnection, shape: &Shape) -> Result<Self, sqlx::Error> {
         let schema = &shape.schema;
-        let relations: Vec<(String, bool, bool, bool, bool, bool, bool, bool)> = sqlx::query_as(RELATIONS)
+        let relations = sqlx::query(RELATIONS)
             .bind(schema)
             .bind(PUBLICATION)
             .bind(TOUCH_TRIGGER)
@@ -91,7 +107,10 @@ impl Actual {
             .bind(&shape.reader)
             .bind(&shape.writer)
             .fetch_all(&mut *connection)
-            .await?;
+            .await?
+            .iter()
+            .map(Relation::named)
+            .collect::<Result<_, _>>()?;
         let columns: Vec<(String, String, String, bool)> = sqlx::query_as(COLUMNS).bind(schema).fetch_all(&mut *connection).await?;
         let constraints: Vec<(String, String, bool)> = sqlx::query_as(CONSTRAINTS).bind(schema).fetch_all(&mut *connection).await?;
         let indexes: Vec<(String, bool)> = sqlx::query_as(INDEXES).bind(schema).fetch_all(&mut *connection).await?;
@@ -106,12 +125,7 @@ impl Actual {
             .await?;
         Ok(Self {
             accessible,
-            relations: relations
-                .into_iter()
-                .map(|(name, is_view, identity_full, published, touched, guarded, readable, writable)| {
-                    (name, Relation { is_view, identity_full, published, touched, guarded, readable, writable })
-                })
-                .collect(),
+            relations,
             columns: columns.into_iter().map(|(table, name, sql_type, required)| ((table, name), (sql_type, required))).collect(),
             constraints: constraints.into_iter().map(|(table, name, validated)| ((table, name), validated)).collect(),
             indexes: indexes.into_iter().collect(),

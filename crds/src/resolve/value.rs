@@ -212,7 +212,8 @@ pub(super) fn resolve_default(value: &Value, value_type: &ValueType) -> Result<V
         ValueType::Decimal { precision, scale, minimum, maximum } => {
             let decimal = Decimal::of(value).ok_or_else(|| expected("a decimal number, for example \"12.50\"", value))?;
             decimal.check(*precision, *scale, *minimum, *maximum)?;
-            Ok(if value.to_string() == decimal.text { value.clone() } else { Value::from(decimal.text) })
+            let as_given = value.is_number() && value.to_string().as_str() == decimal.text;
+            Ok(if as_given { value.clone() } else { Value::from(decimal.text) })
         }
         ValueType::Boolean => value.as_bool().map(Value::from).ok_or_else(|| expected("true or false", value)),
         ValueType::Date => text()
