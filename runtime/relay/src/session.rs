@@ -189,7 +189,7 @@ async fn ensure_slot(resources: &Resources) -> Result<(), SessionError> {
         Some(found) if found.active => return Err(SessionError::Standby),
         Some(found) if !found.lost => {
             let saved = state::read(pool).await?;
-            if !saved.streams.is_empty() {
+            if saved.started || !saved.streams.is_empty() {
                 return Ok(());
             }
             saved
@@ -210,7 +210,7 @@ async fn ensure_slot(resources: &Resources) -> Result<(), SessionError> {
         }
         // Made, but nothing was ever done with it.
         Some(_) => return Ok(()),
-        None if saved.streams.is_empty() => tracing::info!(slot = slot.name, "first start: making the replication slot"),
+        None if !saved.started && saved.streams.is_empty() => tracing::info!(slot = slot.name, "first start: making the replication slot"),
         None => {
             metrics.slots_lost.inc();
             tracing::error!(
@@ -295,7 +295,7 @@ impl<'a> Work<'a> {
         let resources = self.resources;
         let saved = state::read(&resources.pool).await?;
         let log_end = resources.slot.inspect(&resources.pool).await?.map_or(0, |slot| slot.log_end);
-        let first_start = saved.models.is_empty();
+        let first_start = !saved.started;
         let models = if first_start {
             let mut connection = resources.pool.acquire().await.map_err(StateError::from)?;
             state::read_catalog(&mut connection).await?
@@ -340,6 +340,7 @@ impl<'a> Work<'a> {
             self.repair(&damaged).await?;
             if first_start {
                 state::save(&resources.pool, &[], Some(self.renderer.models())).await?;
+                state::mark_started(&resources.pool).await?;
                 self.saved_models = Some(self.renderer.models().clone());
             }
         }

@@ -44,6 +44,8 @@ pub struct StreamRow {
 /// All of it.
 #[derive(Clone, Debug, Default)]
 pub struct Saved {
+    /// Whether the first start was finished: from then on the log tells all, also of models applied later.
+    pub started: bool,
     /// By stream.
     pub streams: HashMap<String, StreamRow>,
     /// The catalog at the confirmed position; empty before the first start.
@@ -52,6 +54,8 @@ pub struct Saved {
 
 const REPAIRING: &str = "repairing";
 const STREAMING: &str = "streaming";
+// A row of `relay_stream` that is no stream (streams' names are in upper case): the first start was finished.
+const STARTED: &str = "_started";
 
 /// Reads the state.
 ///
@@ -67,9 +71,10 @@ pub async fn read(pool: &PgPool) -> Result<Saved, StateError> {
             Tail { sequence: u64::try_from(sequence).unwrap_or(0), position: position.and_then(|text| text.parse::<Position>().ok()) };
         (stream, StreamRow { tail, repairing: state == REPAIRING })
     });
-    let streams = streams.collect();
+    let mut streams: HashMap<_, _> = streams.collect();
+    let started = streams.remove(STARTED).is_some();
     let models: Vec<(String, String)> = sqlx::query_as("SELECT model, resolved::text FROM autonomy.relay_model").fetch_all(pool).await?;
-    Ok(Saved { streams, models: parse_models(models)? })
+    Ok(Saved { started, streams, models: parse_models(models)? })
 }
 
 /// Reads the compiled catalog as this connection's transaction sees it.
@@ -152,6 +157,19 @@ pub async fn mark_repairing(pool: &PgPool, streams: &[String]) -> Result<(), Sta
     Ok(())
 }
 
+/// Notes that the first start is finished.
+///
+/// # Errors
+/// When the database can't be written.
+pub async fn mark_started(pool: &PgPool) -> Result<(), StateError> {
+    sqlx::query("INSERT INTO autonomy.relay_stream (stream, state) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        .bind(STARTED)
+        .bind(STREAMING)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
 /// Notes that all streams are to be repaired and that no catalog is known: the state before a slot is made.
 ///
 /// # Errors
@@ -159,6 +177,7 @@ pub async fn mark_repairing(pool: &PgPool, streams: &[String]) -> Result<(), Sta
 pub async fn forget(pool: &PgPool) -> Result<(), StateError> {
     let mut transaction = pool.begin().await?;
     sqlx::query("UPDATE autonomy.relay_stream SET state = $1, updated_at = now()").bind(REPAIRING).execute(&mut *transaction).await?;
+    sqlx::query("DELETE FROM autonomy.relay_stream WHERE stream = $1").bind(STARTED).execute(&mut *transaction).await?;
     sqlx::query("DELETE FROM autonomy.relay_model").execute(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(())

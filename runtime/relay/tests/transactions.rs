@@ -92,3 +92,21 @@ async fn a_catalog_change_takes_effect_at_its_place_of_the_log() {
     assert_eq!((world.messages("DEFAULT_SHOP").await.len(), world.messages("DEFAULT_GARAGE").await.len()), (4, 1));
     assert!(!world.log().contains("repaired"), "{}", world.log_end());
 }
+
+#[tokio::test]
+async fn a_model_applied_after_the_first_start_has_all_its_events() {
+    let world = World::start(Vec::new()).await;
+    let relay = world.relay();
+    world.until("the first start", async || world.log().contains("the relay works")).await;
+    relay.child.signal(Signal::SIGKILL);
+    relay.child.wait_exit().await;
+    let shop = model("shop", SHOP);
+    world.apply(std::slice::from_ref(&shop)).await;
+    world.ensure_streams(&[shop]).await;
+    world.execute("INSERT INTO shop.customer (id, number) VALUES (gen_random_uuid(), 'a')").await;
+    world.execute("UPDATE shop.customer SET note = 'x'").await;
+    let _relay = world.relay();
+    let messages = world.wait_for("DEFAULT_SHOP", 2).await;
+    assert_in_order(&messages);
+    assert_eq!(messages.len(), 2);
+}
