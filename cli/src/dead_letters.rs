@@ -268,7 +268,9 @@ impl DeadLetters {
     async fn find(&self, service: Option<&str>, events: Option<&[String]>) -> Result<BTreeSet<(String, String)>, DeadLetterError> {
         let mut found = BTreeSet::new();
         let patterns: Vec<String> = match events {
-            Some(events) => events.iter().map(|event_id| event::dead_letter_subject(&self.namespace, service.unwrap_or("*"), event_id)).collect(),
+            Some(events) => {
+                events.iter().map(|event_id| event::dead_letter_subject(&self.namespace, service.unwrap_or("*"), event_id)).collect()
+            }
             None => vec![event::dead_letter_subject(&self.namespace, service.unwrap_or("*"), "*")],
         };
         for (index, pattern) in patterns.iter().enumerate() {

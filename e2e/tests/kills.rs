@@ -52,7 +52,10 @@ fn counted_equals_expected_after_fifty_random_kills() {
         // The pause is part of what is random, not a wait for something.
         std::thread::sleep(Duration::from_millis(random.random_range(100..900)));
         if let Some(status) = demo.try_wait().expect("the demo's state") {
-            panic!("the demo ended ({status}) after {total} of {kills} kills; let it run longer (AUTONOMY_TEST_KILL_SALES) or see\n{}", log());
+            panic!(
+                "the demo ended ({status}) after {total} of {kills} kills; let it run longer (AUTONOMY_TEST_KILL_SALES) or see\n{}",
+                log()
+            );
         }
         assert!(started.elapsed() < PATIENCE, "the demo hangs:\n{}", log());
         let Some(state) = LocalState::read(&data.path().join("data/once/platform")) else { continue };

@@ -127,8 +127,7 @@ impl DataFolder {
         std::fs::create_dir_all(path).map_err(fault(path))?;
         let root = path.canonicalize().map_err(fault(path))?;
         let lock_path = root.join("lock");
-        let lock =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(fault(&lock_path))?;
+        let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(fault(&lock_path))?;
         let mut lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(mut file, _)| {
             let mut pid = String::new();
             let _ = file.read_to_string(&mut pid);

@@ -60,8 +60,7 @@ mod tests {
 
     fn idle_progress() -> Progress {
         let idle = ConsumerProgress { pending: 0, in_hand: 0, delivered: 7 };
-        let service =
-            ServiceProgress { events: Some(idle), due: Some(idle), retries: Some(0), dead_letters: Some(1), files: None };
+        let service = ServiceProgress { events: Some(idle), due: Some(idle), retries: Some(0), dead_letters: Some(1), files: None };
         Progress {
             models: [("m".to_owned(), ModelProgress { objects: Some(1), events: Some(9), last_sequence: Some(9) })].into(),
             services: [("s".to_owned(), service)].into(),

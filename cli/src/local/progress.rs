@@ -82,7 +82,13 @@ pub struct Meter {
 
 impl Meter {
     /// Begins to listen to the relay's watermarks.
-    pub fn start(platform: Platform, client: async_nats::Client, supervisor: Supervisor, namespace: String, running: watch::Receiver<Running>) -> Self {
+    pub fn start(
+        platform: Platform,
+        client: async_nats::Client,
+        supervisor: Supervisor,
+        namespace: String,
+        running: watch::Receiver<Running>,
+    ) -> Self {
         let relayed = Arc::new(Mutex::new(None));
         tokio::spawn(listen(client, event::watermark_subject(&namespace), Arc::downgrade(&relayed)));
         Self { platform, supervisor, namespace, running, relayed, http: reqwest::Client::new() }
@@ -198,7 +204,9 @@ async fn listen(client: async_nats::Client, subject: String, relayed: std::sync:
     let Ok(mut watermarks) = client.subscribe(subject).await else { return };
     while let Some(message) = watermarks.next().await {
         let Some(relayed) = relayed.upgrade() else { return };
-        let position = serde_json::from_slice::<Watermark>(&message.payload).ok().and_then(|watermark| u64::from_str_radix(&watermark.position, 16).ok());
+        let position = serde_json::from_slice::<Watermark>(&message.payload)
+            .ok()
+            .and_then(|watermark| u64::from_str_radix(&watermark.position, 16).ok());
         if let Some(position) = position {
             *relayed.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
         }
@@ -258,7 +266,11 @@ impl Progress {
                     number(events.map(|consumer| consumer.in_hand)),
                 ),
             };
-            lines.push(format!("  {name:<28} {work}retries {:>6}   dead letters {:>6}", number(service.retries), number(service.dead_letters)));
+            lines.push(format!(
+                "  {name:<28} {work}retries {:>6}   dead letters {:>6}",
+                number(service.retries),
+                number(service.dead_letters)
+            ));
         }
         lines.push(format!("  relay lag {}{}", self.relay_lag().map_or_else(|| "unknown".to_owned(), bytes), self.troubles()));
         lines
@@ -266,9 +278,8 @@ impl Progress {
 
     /// The status in one line.
     pub fn line(&self) -> String {
-        let models = self.models.iter().map(|(name, model)| {
-            format!("{name}: {} objects, {} events", number(model.objects), number(model.events))
-        });
+        let models =
+            self.models.iter().map(|(name, model)| format!("{name}: {} objects, {} events", number(model.objects), number(model.events)));
         let services = self.services.iter().map(|(name, service)| {
             let work = match (service.files, &service.events) {
                 (Some(files), _) => format!("{files} files"),

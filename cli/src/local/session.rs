@@ -101,7 +101,9 @@ impl SessionError {
     pub fn passes(&self) -> bool {
         match self {
             Self::Problems(_) | Self::Namespace { .. } | Self::Folder(_) => false,
-            Self::Apply(error) => matches!(error, ApplyError::Busy { .. } | ApplyError::Database(_) | ApplyError::Catalog(_) | ApplyError::Outdated(_)),
+            Self::Apply(error) => {
+                matches!(error, ApplyError::Busy { .. } | ApplyError::Database(_) | ApplyError::Catalog(_) | ApplyError::Outdated(_))
+            }
             Self::Catalog(_) | Self::Streams(_) => true,
         }
     }

@@ -49,8 +49,7 @@ pub async fn servers(
     console.say(format!("starting PostgreSQL and nats-server in {}", folder.path().display()));
     let before = ports_before(&folder);
     let postgres_options = PostgresOptions { port: before.0, ..PostgresOptions::new(folder.join("postgresql")) };
-    let nats_options =
-        NatsOptions { port: before.1, sync_interval: NATS_SYNC_INTERVAL, ..NatsOptions::new(folder.join("nats")) };
+    let nats_options = NatsOptions { port: before.1, sync_interval: NATS_SYNC_INTERVAL, ..NatsOptions::new(folder.join("nats")) };
     let (postgres, nats) = tokio::join!(Postgres::start(postgres_options.clone()), Nats::start(nats_options.clone()));
     let (postgres, nats) = (postgres.map_err(StartError::from)?, nats.map_err(StartError::from)?);
 
@@ -81,15 +80,7 @@ pub async fn servers(
     let database = |role: &str, password: &str| format!("postgres://{role}:{password}@127.0.0.1:{postgres_port}/{DATABASE}");
     let mut jetstream = jetstream::new(client.clone());
     jetstream.set_timeout(Duration::from_secs(5));
-    let platform = Platform {
-        jetstream,
-        folder,
-        admin,
-        runtime,
-        api,
-        nats_url: nats_url.clone(),
-        nats_sync: NATS_SYNC_SURE,
-    };
+    let platform = Platform { jetstream, folder, admin, runtime, api, nats_url: nats_url.clone(), nats_sync: NATS_SYNC_SURE };
     supervisor.set_addresses(LocalFile {
         namespace: namespace.to_owned(),
         api: platform.api_url(),
@@ -126,7 +117,8 @@ fn ports_before(folder: &DataFolder) -> (Option<u16>, Option<u16>) {
 
 async fn make_database(server_url: &str) -> Result<(), sqlx::Error> {
     let mut connection = PgConnection::connect(server_url).await?;
-    let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)").bind(DATABASE).fetch_one(&mut connection).await?;
+    let there: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)").bind(DATABASE).fetch_one(&mut connection).await?;
     if !there {
         sqlx::raw_sql("CREATE DATABASE autonomy").execute(&mut connection).await?;
     }
@@ -166,10 +158,7 @@ pub fn tell_addresses(servers: &Servers, session: &Session, console: &Console) {
         text.push_str(&format!("  {:<32} {api}/api/{}/openapi.json\n", "", model.name));
     }
     let path = platform.folder.path().display();
-    text.push_str(&format!(
-        "  {:<32} nats://127.0.0.1:{} (user autonomy, password in {path}/nats/password)\n",
-        "NATS", servers.nats_port
-    ));
+    text.push_str(&format!("  {:<32} nats://127.0.0.1:{} (user autonomy, password in {path}/nats/password)\n", "NATS", servers.nats_port));
     text.push_str(&format!(
         "  {:<32} PGPASSWORD=$(cat {path}/postgresql/password) psql -h 127.0.0.1 -p {} -U postgres {DATABASE}\n",
         "PostgreSQL", servers.postgres_port

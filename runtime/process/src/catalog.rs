@@ -51,8 +51,7 @@ pub async fn read(pool: &PgPool) -> Result<Catalog, CatalogError> {
         sqlx::query_as("SELECT model, revision, resolved::text FROM autonomy.catalog ORDER BY model").fetch_all(pool).await?;
     let mut catalog = Catalog::default();
     for (name, revision, resolved) in rows {
-        let model: Model =
-            serde_json::from_str(&resolved).map_err(|source| CatalogError::Model { model: name.clone(), source })?;
+        let model: Model = serde_json::from_str(&resolved).map_err(|source| CatalogError::Model { model: name.clone(), source })?;
         catalog.models.insert(name.clone(), Arc::new(model));
         catalog.revisions.insert(name, revision);
     }

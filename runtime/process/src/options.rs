@@ -27,10 +27,12 @@ pub struct BadDatabaseUrl(#[source] sqlx::Error);
 impl DatabaseOptions {
     /// A pool that connects when it is first used. Sessions speak UTC and ISO dates, on which the JSON form of values relies.
     pub fn pool(&self, application: &str) -> Result<PgPool, BadDatabaseUrl> {
-        let options = PgConnectOptions::from_str(&self.database_url)
-            .map_err(BadDatabaseUrl)?
-            .application_name(application)
-            .options([("TimeZone", "UTC"), ("DateStyle", "ISO"), ("IntervalStyle", "iso_8601"), ("bytea_output", "hex")]);
+        let options = PgConnectOptions::from_str(&self.database_url).map_err(BadDatabaseUrl)?.application_name(application).options([
+            ("TimeZone", "UTC"),
+            ("DateStyle", "ISO"),
+            ("IntervalStyle", "iso_8601"),
+            ("bytea_output", "hex"),
+        ]);
         Ok(PgPoolOptions::new()
             .max_connections(self.database_connections)
             .acquire_timeout(Duration::from_secs(10))

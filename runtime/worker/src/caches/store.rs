@@ -28,7 +28,7 @@ struct Index {
 #[derive(Debug)]
 enum Ids {
     One(Uuid),
-    Many(Box<BTreeSet<Uuid>>),
+    Many(BTreeSet<Uuid>),
 }
 
 impl Store {
@@ -119,7 +119,7 @@ impl Index {
             }
             Some(one @ Ids::One(_)) => {
                 let Ids::One(other) = *one else { return };
-                *one = Ids::Many(Box::new(BTreeSet::from([other, id])));
+                *one = Ids::Many(BTreeSet::from([other, id]));
             }
         }
     }

@@ -198,7 +198,7 @@ async fn report(
             metrics.cache_bytes.get_or_create(&labels).set(i64::try_from(bytes).unwrap_or(i64::MAX));
             metrics.cache_ready.get_or_create(&labels).set(i64::from(cache.seen() > 0));
         }
-        if turns % LAG_EVERY == 0 {
+        if turns.is_multiple_of(LAG_EVERY) {
             tell_lag(context, jetstream, metrics, lag).await;
         }
         turns = turns.wrapping_add(1);
