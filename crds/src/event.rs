@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::micro_service::Operation;
 use crate::resolved::{Entity, Model};
@@ -36,7 +37,7 @@ pub mod header {
     pub const CAUSATION_ID: &str = "ce-causationid";
 }
 
-/// The prefix of `pg_logical_emit_message` that carries a transaction's [`WriteContext`].
+/// The prefix of `pg_logical_emit_message` that carries a [`TransactionContext`].
 pub const CONTEXT_MESSAGE_PREFIX: &str = "autonomy.context";
 
 /// Who writes and why, put at the head of a transaction.
@@ -52,6 +53,37 @@ pub struct WriteContext {
     /// The event whose handling writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub causation_id: Option<String>,
+}
+
+impl WriteContext {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a transaction's message tells of who writes and why. A transaction of one writer has its context alone; one in which the API
+/// applies units of several writers has what is common to them, and each unit's own with the objects that it writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TransactionContext {
+    /// Of every change for which no unit tells more.
+    #[serde(flatten)]
+    pub shared: WriteContext,
+    /// Of the units, where they differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub units: Vec<UnitContext>,
+}
+
+/// The context of one unit among others in a transaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnitContext {
+    /// The context.
+    #[serde(flatten)]
+    pub context: WriteContext,
+    /// The ids of the objects that the unit writes.
+    pub objects: Vec<Uuid>,
 }
 
 /// Where an event stands in the order of all changes: its transaction's commit LSN, and its place in the transaction.

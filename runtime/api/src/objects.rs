@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use autonomy_crds::event::WriteContext;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use crate::query::invalid_query;
 use crate::rows::{Rows, Value};
 use crate::sql::Condition;
 use crate::transactions::{MOST_KEY_BYTES, bad_header};
-use crate::write::{Batch, Context, Effect, Kind, Objects, Outcomes, Owner, Place, Unit, UnitOutcome, Work, Written};
+use crate::write::{Batch, Effect, Kind, Objects, Outcomes, Owner, Place, Unit, UnitOutcome, Work, Written};
 
 /// A request that writes objects of one entity.
 #[derive(Debug)]
@@ -192,12 +193,12 @@ fn request_hash(request: &WriteRequest<'_>) -> [u8; 32] {
     hash.finalize().into()
 }
 
-fn context(headers: &HeaderMap) -> Context {
+fn context(headers: &HeaderMap) -> WriteContext {
     let text = |name: &'static str| {
         let value = headers.get(name)?.to_str().ok()?;
         (value.len() <= MOST_KEY_BYTES).then(|| value.to_owned())
     };
-    Context { actor: None, traceparent: text("traceparent"), causation_id: None }
+    WriteContext { actor: None, traceparent: text("traceparent"), causation_id: None }
 }
 
 fn prefers_minimal(headers: &HeaderMap) -> bool {

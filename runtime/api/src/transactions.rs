@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use autonomy_crds::event::WriteContext;
 use axum::http::StatusCode;
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
@@ -15,7 +16,7 @@ use crate::problem::{Fault, Intake, Path, Problem};
 use crate::rows::Rows;
 use crate::sql::Condition;
 use crate::value::{Form, Scalar};
-use crate::write::{Batch, Context, Effect, Kind, Objects, Outcomes, Owner, Place, Unit, UnitOutcome, Work, Written};
+use crate::write::{Batch, Effect, Kind, Objects, Outcomes, Owner, Place, Unit, UnitOutcome, Work, Written};
 
 // The most units of a request, and the most operations of all its units.
 const MOST_UNITS: usize = 10_000;
@@ -343,8 +344,8 @@ fn keys(raw: &str, path: &Path<'_>, intake: &mut Intake) -> Vec<String> {
 /// The longest idempotency key.
 pub const MOST_KEY_BYTES: usize = 512;
 
-fn context(raw: &str, path: &Path<'_>, intake: &mut Intake) -> Context {
-    let mut context = Context::default();
+fn context(raw: &str, path: &Path<'_>, intake: &mut Intake) -> WriteContext {
+    let mut context = WriteContext::default();
     for (name, value) in body::members(raw, path, intake) {
         let here = path.member(&name);
         let mut text = body::string(value.as_raw_str(), &here, intake);

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use autonomy_crds::event::WriteContext;
 use rand::RngExt;
-use serde::Serialize;
 use uuid::Uuid;
 
 use crate::database::{Failure, Gate, Meaning, meaning, problem};
@@ -82,28 +82,6 @@ pub struct Owner {
     pub operation: u32,
 }
 
-/// The context of a unit, for the events of what it writes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Context {
-    /// Who.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub actor: Option<String>,
-    /// The W3C trace.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub traceparent: Option<String>,
-    /// The event that caused it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub causation_id: Option<String>,
-}
-
-impl Context {
-    /// Whether it says nothing.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 /// Operations that are done together or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct Unit {
@@ -114,7 +92,7 @@ pub struct Unit {
     /// What the request was, where a key must not be used for another one.
     pub request: Option<[u8; 32]>,
     /// Its context.
-    pub context: Context,
+    pub context: WriteContext,
     /// Each operation's batch and row.
     pub operations: Vec<(u32, u32)>,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
-use autonomy_crds::event::{CONTEXT_MESSAGE_PREFIX, Position, WriteContext, watermark_subject};
+use autonomy_crds::event::{CONTEXT_MESSAGE_PREFIX, Position, TransactionContext, WriteContext, watermark_subject};
 use autonomy_crds::micro_service::Operation;
 use autonomy_process::options::{NatsConnectError, nats_connect_options};
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use prometheus_client::metrics::counter::Counter;
 use sqlx::PgPool;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::confirm::{Checkpoint, Confirming, Settling};
 use crate::decode::{self, Change, DecodeError, Old, Tuple};
@@ -231,6 +232,19 @@ struct Transaction {
     open: bool,
     place: Place,
     micros: i64,
+    // Of objects whose unit told more than the transaction's own context.
+    contexts: HashMap<Uuid, Arc<WriteContext>>,
+}
+
+impl Transaction {
+    fn tell(&mut self, context: TransactionContext) {
+        self.place.context = context.shared;
+        self.contexts.clear();
+        for unit in context.units {
+            let context = Arc::new(unit.context);
+            self.contexts.extend(unit.objects.into_iter().map(|object| (object, context.clone())));
+        }
+    }
 }
 
 struct Work<'a> {
@@ -459,6 +473,7 @@ impl<'a> Work<'a> {
                         context: WriteContext::default(),
                     },
                     micros: commit_time_micros,
+                    contexts: HashMap::new(),
                 };
             }
             ReplicationEvent::Commit { end_lsn, .. } => {
@@ -473,7 +488,7 @@ impl<'a> Work<'a> {
             }
             ReplicationEvent::Message { transactional: true, prefix, content, .. } if prefix == CONTEXT_MESSAGE_PREFIX => {
                 match serde_json::from_slice(&content) {
-                    Ok(context) => self.transaction.place.context = context,
+                    Ok(context) => self.transaction.tell(context),
                     Err(error) => tracing::warn!(%error, "a transaction's context is not the JSON expected; its events go without"),
                 }
             }
@@ -545,16 +560,21 @@ impl<'a> Work<'a> {
         self.publisher.sent(plan.feed) < Some(position)
     }
 
-    // The place of the event that `place_next` was called for.
-    fn place(&self) -> Place {
+    // The place of the event that `place_next` was called for; the event is of the object with this id.
+    fn place(&self, id: Option<&str>) -> Place {
         let mut place = self.transaction.place.clone();
         place.position.index -= 1;
+        if !self.transaction.contexts.is_empty()
+            && let Some(context) = id.and_then(|id| id.parse().ok()).and_then(|id: Uuid| self.transaction.contexts.get(&id))
+        {
+            place.context = WriteContext::clone(context);
+        }
         place
     }
 
     async fn created(&mut self, plan: &Plan, data: &[u8]) -> Result<(), SessionError> {
         if self.place_next(plan) {
-            let place = self.place();
+            let place = self.place(plan.id(row(data, &self.new)));
             let event = self.renderer.written(plan, &place, row(data, &self.new), None::<fn(usize) -> Option<&'static str>>);
             self.publish(event).await?;
         }
@@ -568,7 +588,7 @@ impl<'a> Work<'a> {
             return self.created(plan, data).await;
         }
         if self.place_next(plan) {
-            let place = self.place();
+            let place = self.place(plan.id(row(data, &self.new)));
             let event = self.renderer.written(plan, &place, row(data, &self.new), Some(row(data, &self.old)));
             self.publish(event).await?;
         }
@@ -577,7 +597,7 @@ impl<'a> Work<'a> {
 
     async fn deleted(&mut self, plan: &Plan, data: &[u8]) -> Result<(), SessionError> {
         if self.place_next(plan) {
-            let place = self.place();
+            let place = self.place(plan.id(row(data, &self.old)));
             let event = self.renderer.deleted(plan, &place, row(data, &self.old));
             self.publish(event).await?;
         }

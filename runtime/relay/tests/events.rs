@@ -90,3 +90,25 @@ async fn changes_arrive_with_subject_headers_and_data() {
     assert_eq!(mark.entities.get("shop/Sale"), Some(&5));
     assert_eq!(mark.entities.get("shop/Customer"), Some(&6));
 }
+
+#[tokio::test]
+async fn each_event_has_the_context_of_its_own_unit() {
+    let world = World::start(vec![model("shop", SHOP)]).await;
+    let _relay = world.relay();
+    world.caught_up().await;
+    world
+        .execute(
+            "BEGIN;
+             SELECT pg_logical_emit_message(true, 'autonomy.context', '{\"actor\":\"accrual\",\"units\":[
+               {\"actor\":\"accrual\",\"causationId\":\"first\",\"objects\":[\"00000000-0000-0000-0000-000000000001\"]},
+               {\"actor\":\"accrual\",\"causationId\":\"second\",\"objects\":[\"00000000-0000-0000-0000-000000000002\"]}]}');
+             INSERT INTO shop.customer (id, number) VALUES ('00000000-0000-0000-0000-000000000001', 'C1'),
+               ('00000000-0000-0000-0000-000000000002', 'C2'), ('00000000-0000-0000-0000-000000000003', 'C3');
+             COMMIT",
+        )
+        .await;
+    let events = world.wait_for("DEFAULT_SHOP", 3).await;
+    let causes: Vec<_> = events.iter().map(|event| event.header(header::CAUSATION_ID)).collect();
+    assert_eq!(causes, ["first", "second", ""]);
+    assert!(events.iter().all(|event| event.header(header::ACTOR) == "accrual"));
+}

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use autonomy_crds::event::{TransactionContext, UnitContext, WriteContext};
 use axum::http::StatusCode;
 use sqlx::postgres::PgRow;
 use sqlx::{Row, ValueRef};
+use uuid::Uuid;
 
 use crate::database::Session;
 use crate::plan::{EntityPlan, ID, SYSTEM};
@@ -14,7 +16,7 @@ use crate::sql::{self, Conflict};
 use crate::value::Encoder;
 use crate::write::merge::merge_patch;
 use crate::write::order::Order;
-use crate::write::{Batch, Context, Effect, Kind, Objects, Owner, Unit, UnitOutcome, Work, Written};
+use crate::write::{Batch, Effect, Kind, Objects, Owner, Unit, UnitOutcome, Work, Written};
 
 // From so many rows on, COPY is worth its own round trips.
 const COPY_ROWS: usize = 32;
@@ -181,36 +183,34 @@ impl<'a> Attempt<'a> {
 
     // One message for the transaction: what is common to all units, and where they differ, each unit's own with its objects' ids.
     fn context(&self) -> Option<String> {
-        let contexts: Vec<&Context> = self.units.iter().map(|unit| &self.unit(*unit).context).collect();
+        let contexts: Vec<&WriteContext> = self.units.iter().map(|unit| &self.unit(*unit).context).collect();
         if contexts.iter().all(|context| context.is_empty()) {
             return None;
         }
-        let common = |part: fn(&Context) -> &Option<String>| {
+        let common = |part: fn(&WriteContext) -> &Option<String>| {
             contexts.iter().all(|context| part(context) == part(contexts[0])).then(|| part(contexts[0]).clone()).flatten()
         };
-        let shared = Context {
+        let shared = WriteContext {
             actor: common(|context| &context.actor),
             traceparent: common(|context| &context.traceparent),
             causation_id: common(|context| &context.causation_id),
         };
-        let mut json = serde_json::to_value(&shared).unwrap_or_default();
-        if contexts.iter().any(|context| **context != shared) {
-            let units: Vec<serde_json::Value> = self
-                .units
-                .iter()
-                .filter(|unit| !self.unit(**unit).context.is_empty())
-                .map(|unit| {
-                    let mut entry = serde_json::to_value(&self.unit(*unit).context).unwrap_or_default();
-                    let ids = self.unit(*unit).operations.iter().map(|(batch, row)| {
-                        uuid::Uuid::from_bytes(self.work.batches[*batch as usize].rows.id(*row as usize)).to_string().into()
-                    });
-                    entry["objects"] = serde_json::Value::Array(ids.collect());
-                    entry
+        let mut whole = TransactionContext { shared, units: Vec::new() };
+        if contexts.iter().any(|context| **context != whole.shared) {
+            let units = self.units.iter().map(|unit| self.unit(*unit)).filter(|unit| !unit.context.is_empty());
+            whole.units = units
+                .map(|unit| UnitContext {
+                    context: unit.context.clone(),
+                    objects: unit.operations.iter().map(|at| self.object(*at)).collect(),
                 })
                 .collect();
-            json["units"] = serde_json::Value::Array(units);
         }
-        Some(json.to_string())
+        // A context of texts and ids can always be written.
+        serde_json::to_string(&whole).ok()
+    }
+
+    fn object(&self, (batch, row): (u32, u32)) -> Uuid {
+        Uuid::from_bytes(self.work.batches[batch as usize].rows.id(row as usize))
     }
 
     // Level by level; in a level, tables in the order of their names, so that transactions lock in the same order.
