@@ -270,8 +270,11 @@ struct Work<'a> {
 async fn work(resources: &Resources, nats: async_nats::Client, active: impl FnOnce()) -> Result<(), SessionError> {
     // The slot comes first: while it is held no other relay publishes, so what is read of the streams stays true.
     let mut log = match resources.slot.stream().await {
-        Err(SlotError::Connection(PgWireError::Server(text))) if text.contains("is active for PID") => return Err(SessionError::Standby),
-        other => other?,
+        Ok(log) => log,
+        Err(error) => {
+            let held = resources.slot.inspect(&resources.pool).await?.is_some_and(|slot| slot.active);
+            return Err(if held { SessionError::Standby } else { error.into() });
+        }
     };
     let mut work = Work::open(resources, nats).await?;
     active();
