@@ -45,7 +45,8 @@ fn the_examples_are_declared_without_a_fault() {
         for service in &declared {
             check_service(service, &by_name).unwrap_or_else(|faults| panic!("{faults}"));
             let name = service.metadata.name.as_deref().unwrap();
-            CompiledService::compile("default", name, &service.spec, &by_name, &service.spec.config).unwrap_or_else(|faults| panic!("{faults}"));
+            CompiledService::compile("default", name, &service.spec, &by_name, &service.spec.config)
+                .unwrap_or_else(|faults| panic!("{faults}"));
         }
     }
 }
