@@ -12,8 +12,8 @@ impl Random {
         Self(hash(seed, purpose))
     }
 
-    /// The next number, any of 64 bits.
-    pub fn next(&mut self) -> u64 {
+    // The next number, any of 64 bits.
+    fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
@@ -21,7 +21,7 @@ impl Random {
     /// The next number from 0 up to but without `end`, which is not 0.
     pub fn below(&mut self, end: usize) -> usize {
         // The product's upper half; the bias is of no matter here.
-        let product = u128::from(self.next()) * end as u128;
+        let product = u128::from(self.draw()) * end as u128;
         usize::try_from(product >> 64).unwrap_or(0)
     }
 

@@ -36,12 +36,10 @@ impl Listener for CuttableListener {
     type Io = Line;
     type Addr = Wire;
 
-    fn accept(&mut self) -> impl Future<Output = (Line, Wire)> + Send {
-        async {
-            let (stream, _) = Listener::accept(&mut self.0).await;
-            let wire = Wire::default();
-            (Line { stream, wire: wire.clone() }, wire)
-        }
+    async fn accept(&mut self) -> (Line, Wire) {
+        let (stream, _) = Listener::accept(&mut self.0).await;
+        let wire = Wire::default();
+        (Line { stream, wire: wire.clone() }, wire)
     }
 
     fn local_addr(&self) -> io::Result<Wire> {
