@@ -82,7 +82,7 @@ impl Draft {
                 let value = self.name("value");
                 let values = &mut self.enumerations[0].1;
                 values.insert(usize::from(detail) % (values.len() + 1), value.clone());
-                if detail % 3 == 0 {
+                if detail.is_multiple_of(3) {
                     self.add_typed(index, json!({"type": "Colour", "default": value}));
                 }
             }
@@ -148,7 +148,7 @@ impl Draft {
     }
 
     fn add_attribute(&mut self, index: usize, detail: u8) {
-        let required = detail % 4 == 0;
+        let required = detail.is_multiple_of(4);
         self.add_typed(
             index,
             match detail % 12 {
@@ -233,7 +233,11 @@ impl Draft {
             attributes.iter().filter(|attribute| attribute["type"] != "json").map(|attribute| attribute["name"].clone()).collect();
         let count = names.len().min(1 + usize::from(detail) % 2);
         if count > 0 {
-            push(&mut self.entities[index], "indexes", json!({"attributes": names[names.len() - count..], "unique": detail % 5 == 0}));
+            push(
+                &mut self.entities[index],
+                "indexes",
+                json!({"attributes": names[names.len() - count..], "unique": detail.is_multiple_of(5)}),
+            );
         }
     }
 

@@ -1,6 +1,5 @@
 //! Connections that can be cut from within a handler, as lines between companies are: the client gets no answer, or none any more.
 
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
