@@ -9,7 +9,7 @@ BIN := $(CARGO_TARGET_DIR)/debug
 
 # Options of `make demo`.
 ONCE ?=
-SALES ?= 50000
+SALES ?= 51000
 LISTEN ?= 127.0.0.1:8080
 DATA_DIR ?= .autonomy/demo
 

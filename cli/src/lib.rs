@@ -48,10 +48,22 @@ impl Command {
     /// # Errors
     /// What it could not do.
     pub async fn run(self) -> Result<(), Error> {
+        if !matches!(self.action, Action::Local(_)) {
+            end_with_the_reader();
+        }
         match self.action {
             Action::Local(options) => local::run(options).await.map_err(Error::from),
             Action::DeadLetters(command) => command.run().await.map_err(Error::from),
             Action::Model(command) => command.run().await.map_err(Error::from),
         }
+    }
+}
+
+// `autonomy dead-letters list | head` ends when `head` does, as other commands do. Local mode goes on: its processes are its work.
+fn end_with_the_reader() {
+    // SAFETY: the default action is no handler, so nothing runs in a signal's context.
+    let set = unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) };
+    if let Err(error) = set {
+        tracing::debug!(%error, "SIGPIPE stays ignored");
     }
 }

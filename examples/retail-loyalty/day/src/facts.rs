@@ -9,8 +9,8 @@ use crate::random::{self, Random};
 /// How large a day is.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Size {
-    /// How many sales the stores make.
-    #[arg(long, default_value_t = 50_000)]
+    /// How many sales the stores make; some of them are in the file that is cut short, or are broken.
+    #[arg(long, default_value_t = 51_000)]
     pub sales: usize,
     /// How many customers there are; two for five sales where left out.
     #[arg(long)]
