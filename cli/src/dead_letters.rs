@@ -220,7 +220,7 @@ impl DeadLetters {
                 match self.hand_over(service, event_id, &message).await {
                     Ok(()) => handed.push((service, event_id, message.sequence)),
                     Err(error) => {
-                        eprintln!("{service} {event_id}: {}", autonomy_process::catalog::error_chain(&error));
+                        eprintln!("{service} {event_id}: {}", autonomy_process::telemetry::error_chain(&error));
                         failed += 1;
                     }
                 }

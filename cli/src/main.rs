@@ -13,7 +13,7 @@ async fn main() -> ExitCode {
     match Command::parse().run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("autonomy: {}", autonomy_process::catalog::error_chain(&error));
+            eprintln!("autonomy: {}", autonomy_process::telemetry::error_chain(&error));
             ExitCode::FAILURE
         }
     }

@@ -298,6 +298,22 @@ pub struct Step {
     pub stop: Option<StopStep>,
 }
 
+impl Step {
+    /// Whether it has exactly one action, as each step must.
+    pub fn has_one_action(&self) -> bool {
+        let actions = [
+            self.lookup.is_some(),
+            self.http.is_some(),
+            self.create.is_some(),
+            self.patch.is_some(),
+            self.set.is_some(),
+            self.fail.is_some(),
+            self.stop.is_some(),
+        ];
+        actions.into_iter().filter(|given| *given).count() == 1
+    }
+}
+
 /// Finds an object in a cache; the outcome is the object, or null. Where the key is a list, the outcome is a list: an object or null for each key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

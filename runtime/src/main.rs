@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use autonomy_process::catalog::error_chain;
+use autonomy_process::telemetry::error_chain;
 use autonomy_process::{shutdown, telemetry};
 use autonomy_runtime::Command;
 use clap::Parser;

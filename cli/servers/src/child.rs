@@ -109,6 +109,11 @@ fn wait_without_reaping(pid: u32) {
     }
 }
 
+/// Gives the command a process group of its own: Ctrl-C in a terminal goes to the whole group, and servers are stopped by us, in order.
+pub(crate) fn own_process_group(command: &mut Command) {
+    command.process_group(0);
+}
+
 #[cfg(target_os = "linux")]
 fn die_with_parent(command: &mut Command, signal: Signal) {
     let parent = std::process::id();

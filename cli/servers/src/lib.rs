@@ -7,6 +7,7 @@ mod folder;
 mod log_file;
 mod nats;
 mod postgres;
+mod ready;
 
 pub use child::Child;
 pub use find::{NATS_SERVER_VERSION, PostgresBinaries, nats_server, postgres_binaries};

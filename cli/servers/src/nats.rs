@@ -3,12 +3,13 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::child::Child;
+use crate::child::{Child, own_process_group};
 use crate::log_file::LogFile;
+use crate::ready::Starting;
 use crate::{ServerError, find, folder, free_port};
 
 const SERVER: &str = "nats-server";
@@ -85,22 +86,15 @@ impl Nats {
     }
 
     async fn ready(&self, log_from: u64) -> Result<(), ServerError> {
-        let begun = Instant::now();
-        let mut last = String::new();
-        while begun.elapsed().as_secs() < READY_SECONDS {
-            if let Some(status) = self.child.exited() {
-                let tail = self.log.tail(log_from);
-                return Err(ServerError::Ended { server: SERVER, status, log: self.log.path().to_owned(), tail });
-            }
-            match tokio::time::timeout(Duration::from_secs(2), self.probe()).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => last = error,
-                Err(_) => last = "no answer".to_owned(),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let tail = self.log.tail(log_from);
-        Err(ServerError::NotReady { server: SERVER, seconds: READY_SECONDS, last, log: self.log.path().to_owned(), tail })
+        let starting = Starting {
+            server: SERVER,
+            child: &self.child,
+            log: &self.log,
+            log_from,
+            seconds: READY_SECONDS,
+            probe_limit: Duration::from_secs(2),
+        };
+        starting.until_ready(|| self.probe()).await
     }
 
     async fn probe(&self) -> Result<(), String> {
@@ -162,12 +156,6 @@ fn spawn(program: &Path, configuration: &Path, log: &LogFile) -> Result<(Child, 
     own_process_group(&mut command);
     let child = Child::spawn(command, Signal::SIGKILL).map_err(|source| ServerError::System { doing: doing(), source })?;
     Ok((child, from))
-}
-
-// Ctrl-C in a terminal goes to the whole process group; servers are stopped by us, in order.
-pub(crate) fn own_process_group(command: &mut Command) {
-    use std::os::unix::process::CommandExt;
-    command.process_group(0);
 }
 
 fn configuration_text(store: &Path, port: u16, password: &str, sync_interval: Duration) -> String {

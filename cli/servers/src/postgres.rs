@@ -12,10 +12,10 @@ use nix::unistd::{User, chown, geteuid};
 use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 
-use crate::child::Child;
+use crate::child::{Child, own_process_group};
 use crate::find::PostgresBinaries;
 use crate::log_file::LogFile;
-use crate::nats::own_process_group;
+use crate::ready::Starting;
 use crate::{ServerError, find, folder, free_port};
 
 const SERVER: &str = "PostgreSQL";
@@ -100,22 +100,15 @@ impl Postgres {
     }
 
     async fn ready(&self, log_from: u64) -> Result<(), ServerError> {
-        let begun = Instant::now();
-        let mut last = String::new();
-        while begun.elapsed().as_secs() < READY_SECONDS {
-            if let Some(status) = self.child.exited() {
-                let tail = self.log.tail(log_from);
-                return Err(ServerError::Ended { server: SERVER, status, log: self.log.path().to_owned(), tail });
-            }
-            match tokio::time::timeout(Duration::from_secs(5), self.probe()).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => last = error.to_string(),
-                Err(_) => last = "no answer".to_owned(),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let tail = self.log.tail(log_from);
-        Err(ServerError::NotReady { server: SERVER, seconds: READY_SECONDS, last, log: self.log.path().to_owned(), tail })
+        let starting = Starting {
+            server: SERVER,
+            child: &self.child,
+            log: &self.log,
+            log_from,
+            seconds: READY_SECONDS,
+            probe_limit: Duration::from_secs(5),
+        };
+        starting.until_ready(|| self.probe()).await
     }
 
     async fn probe(&self) -> Result<(), sqlx::Error> {

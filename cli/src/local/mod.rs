@@ -17,8 +17,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use autonomy_process::catalog::error_chain;
 use autonomy_process::shutdown;
+use autonomy_process::telemetry::error_chain;
 use clap::Args;
 
 use self::data_folder::{DataFolder, DataFolderError};

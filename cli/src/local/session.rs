@@ -12,7 +12,7 @@ use autonomy_crds::{Faults, MicroService, Model};
 use autonomy_operator::apply::{self, Applied, ApplyError};
 use autonomy_operator::catalog;
 use autonomy_operator::streams::{self, StreamError, StreamSettings};
-use autonomy_process::catalog::error_chain;
+use autonomy_process::telemetry::error_chain;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::sync::watch;

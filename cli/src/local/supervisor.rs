@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use autonomy_process::catalog::error_chain;
+use autonomy_process::telemetry::error_chain;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 

@@ -178,16 +178,7 @@ impl<'a> ServiceCheck<'a> {
     }
 
     fn step(&mut self, step: &Step, path: &str) {
-        let actions = [
-            step.lookup.is_some(),
-            step.http.is_some(),
-            step.create.is_some(),
-            step.patch.is_some(),
-            step.set.is_some(),
-            step.fail.is_some(),
-            step.stop.is_some(),
-        ];
-        if actions.into_iter().filter(|given| *given).count() != 1 {
+        if !step.has_one_action() {
             self.faults.add(path, "a step has exactly one of lookup, http, create, patch, set, fail and stop");
         }
         if step.set.is_some() && step.name.is_none() {

@@ -198,7 +198,7 @@ pub fn problem(failure: Failure) -> Problem {
         Failure::Problem(problem) => return problem,
         Failure::Database(error) => error,
     };
-    let chain = autonomy_process::catalog::error_chain(&error);
+    let chain = autonomy_process::telemetry::error_chain(&error);
     match meaning(&error) {
         Meaning::Away => {
             tracing::warn!(error = %chain, "the database is away");

@@ -189,7 +189,7 @@ async fn first_catalog(pool: &sqlx::PgPool, readiness: &Readiness, stop: &Cancel
 }
 
 async fn wait_after(error: &CatalogError, readiness: &Readiness) {
-    let reason = autonomy_process::catalog::error_chain(error);
+    let reason = autonomy_process::telemetry::error_chain(error);
     tracing::warn!(error = %reason, "the catalog can't be read yet; trying again");
     readiness.not_ready(reason);
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -293,7 +293,7 @@ impl Incoming<'_> {
             Err(Failure::Database(error)) if meaning(&error) == Meaning::Stale => {
                 tracing::info!(%error, "the tables have changed; reading the catalog");
                 let catalog: Arc<Catalog> = self.service.catalog.refresh().await.map_err(|error| {
-                    tracing::warn!(error = %autonomy_process::catalog::error_chain(&error), "the catalog can't be read");
+                    tracing::warn!(error = %autonomy_process::telemetry::error_chain(&error), "the catalog can't be read");
                     Problem::unavailable("The database can't be reached; try again.")
                 })?;
                 answer(self.service.plans.of(&catalog)).await.map_err(problem)

@@ -11,6 +11,8 @@ use sqlx::postgres::PgListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::telemetry::error_chain;
+
 /// The channel that is notified when the catalog changes.
 pub const CATALOG_CHANNEL: &str = "autonomy_catalog";
 // A notification can be lost with its connection; then this is how late a change is seen at the most.
@@ -129,19 +131,4 @@ impl CatalogFollower {
             }
         }
     }
-}
-
-/// An error with all its sources, in one line.
-pub fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -1,4 +1,4 @@
-//! Logs of a role's process.
+//! Logs of a role's process, and how an error reads in them.
 
 use std::io::IsTerminal;
 
@@ -34,4 +34,19 @@ pub fn start_logging(options: &LogOptions) {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
+}
+
+/// An error with all its sources, in one line.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
 }

@@ -7,9 +7,9 @@
 
 use std::time::Duration;
 
-use autonomy_process::catalog::error_chain;
 use autonomy_process::operations::{self, Readiness};
 use autonomy_process::options::{DatabaseOptions, NatsOptions, OperationsOptions};
+use autonomy_process::telemetry::error_chain;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 

@@ -100,15 +100,15 @@ pub enum Table {
     Ignored,
 }
 
-/// Where and when a change was committed, and who made it.
+/// Where and when a change was committed, and who made it. Each event has one, so a copy of it is cheap.
 #[derive(Clone, Debug, Default)]
 pub struct Place {
     /// The event's position.
     pub position: Position,
     /// Commit time, RFC 3339 UTC.
-    pub time: String,
+    pub time: Arc<str>,
     /// What the writer told.
-    pub context: WriteContext,
+    pub context: Arc<WriteContext>,
 }
 
 /// A message to publish.
@@ -378,7 +378,7 @@ impl Renderer {
         headers.insert(SOURCE, plan.source.clone());
         headers.insert(TYPE, plan.types[operation_index(operation)].clone());
         headers.insert(SUBJECT, id);
-        headers.insert(TIME, place.time.as_str());
+        headers.insert(TIME, &*place.time);
         headers.insert(CONTENT_TYPE, "application/json");
         headers.insert(VERSION, version);
         let context =

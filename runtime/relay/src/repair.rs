@@ -118,7 +118,7 @@ pub async fn repair(
 ) -> Result<Vec<(String, Tail)>, RepairError> {
     let snapshot = resources.slot.snapshot().await.map_err(RepairError::Snapshot)?;
     let position = Position { commit: snapshot.position.saturating_sub(1), index: 0 };
-    let place = Place { position, time: jiff::Timestamp::now().to_string(), ..Place::default() };
+    let place = Place { position, time: jiff::Timestamp::now().to_string().into(), ..Place::default() };
     let mut repairing = Repairing { jetstream, renderer, publisher, acknowledged, place, published: 0 };
     let mut ends = Vec::new();
     for stream in streams {

@@ -238,7 +238,7 @@ struct Transaction {
 
 impl Transaction {
     fn tell(&mut self, context: TransactionContext) {
-        self.place.context = context.shared;
+        self.place.context = Arc::new(context.shared);
         self.contexts.clear();
         for unit in context.units {
             let context = Arc::new(unit.context);
@@ -472,8 +472,8 @@ impl<'a> Work<'a> {
                     open: true,
                     place: Place {
                         position: Position { commit: final_lsn.as_u64(), index: 0 },
-                        time: commit_time(commit_time_micros),
-                        context: WriteContext::default(),
+                        time: commit_time(commit_time_micros).into(),
+                        context: Arc::default(),
                     },
                     micros: commit_time_micros,
                     contexts: HashMap::new(),
@@ -570,7 +570,7 @@ impl<'a> Work<'a> {
         if !self.transaction.contexts.is_empty()
             && let Some(context) = id.and_then(|id| id.parse().ok()).and_then(|id: Uuid| self.transaction.contexts.get(&id))
         {
-            place.context = WriteContext::clone(context);
+            place.context = context.clone();
         }
         place
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use autonomy_crds::data_platform::SecretKeyReference;
-use autonomy_process::catalog::error_chain;
+use autonomy_process::telemetry::error_chain;
 use jiff::Timestamp;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode, Url};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use autonomy_crds::event::WriteContext;
 use autonomy_crds::object_json::write_string;
-use autonomy_process::catalog::error_chain;
+use autonomy_process::telemetry::error_chain;
 use reqwest::StatusCode;
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};

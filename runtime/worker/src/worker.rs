@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use autonomy_crds::{Faults, MicroServiceSpec, Model};
-use autonomy_process::catalog::error_chain;
 use autonomy_process::operations::{self, Readiness};
+use autonomy_process::telemetry::error_chain;
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;

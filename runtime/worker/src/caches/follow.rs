@@ -10,7 +10,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use autonomy_crds::event::{self, Watermark, header};
-use autonomy_process::catalog::error_chain;
+use autonomy_process::telemetry::error_chain;
 use futures::StreamExt;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use autonomy_process::catalog::error_chain;
 use autonomy_process::operations::Readiness;
+use autonomy_process::telemetry::error_chain;
 use tokio_util::sync::CancellationToken;
 
 use crate::caches::Caches;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use autonomy_crds::micro_service::FilesTrigger;
 use autonomy_crds::names::parse_duration;
-use autonomy_process::catalog::error_chain;
+use autonomy_process::telemetry::error_chain;
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;

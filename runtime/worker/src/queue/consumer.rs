@@ -11,7 +11,7 @@ use async_nats::jetstream::context::Context;
 use async_nats::jetstream::stream::Stream;
 use async_nats::{StatusCode, Subscriber};
 use autonomy_crds::event::header;
-use autonomy_process::catalog::error_chain;
+use autonomy_process::telemetry::error_chain;
 use futures::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;

@@ -123,16 +123,7 @@ impl Steps<'_> {
 
     // The action, and what kind of outcome is found under the step's name.
     fn action(&mut self, step: &Step, path: &str) -> (Option<Action>, Kind) {
-        let count = [
-            step.lookup.is_some(),
-            step.http.is_some(),
-            step.create.is_some(),
-            step.patch.is_some(),
-            step.set.is_some(),
-            step.fail.is_some(),
-            step.stop.is_some(),
-        ];
-        if count.iter().filter(|there| **there).count() != 1 {
+        if !step.has_one_action() {
             self.faults.add(path, "a step has exactly one of lookup, http, create, patch, set, fail and stop");
             return (None, Kind::Any);
         }
