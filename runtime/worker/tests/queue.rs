@@ -68,7 +68,10 @@ async fn what_may_pass_is_tried_again_what_stays_becomes_a_dead_letter_with_a_ti
             headers.insert(name.clone(), values[0].clone());
         }
         jetstream.publish_with_headers(due, headers, letter.payload.clone()).await.unwrap().await.unwrap();
-        letters.delete_message(sequence).await.unwrap();
+        // The worker may have been quicker: its next dead letter of the event takes this one's place, there is one a subject.
+        if let Err(error) = letters.delete_message(sequence).await {
+            assert!(letters.get_raw_message(sequence).await.is_err(), "the old dead letter is still there: {error}");
+        }
     }
     world.until_count("SELECT count(*) FROM shop.sale WHERE status = 'accrued'", 9).await;
     world.until("two are dead letters again", || async { world.messages("DEFAULT_DEAD_LETTERS").await == 2 }).await;
