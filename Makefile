@@ -14,10 +14,10 @@ LISTEN ?= 127.0.0.1:8080
 DATA_DIR ?= .autonomy/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint crds clean
+.PHONY: help setup build demo test lint crds cluster cluster-down clean
 
 help: ## List the commands
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: ## Install what is needed: PostgreSQL, nats-server (once, quietly)
 	@scripts/setup
@@ -39,6 +39,12 @@ lint: setup ## Check formatting, lints, licences and the generated CRDs
 
 crds: ## Write the CRDs into the chart
 	cargo run --locked -q -p autonomy-crds --bin crdgen
+
+cluster: ## Start a real Kubernetes of one node on this machine (the first time takes some minutes); nothing if KUBECONFIG names one
+	@e2e/cluster/up
+
+cluster-down: ## End that Kubernetes and leave nothing of it behind
+	@e2e/cluster/down
 
 clean: ## Remove the demo's data and this lock file's build folder
 	rm -rf .autonomy $(CARGO_TARGET_DIR)

@@ -1,0 +1,62 @@
+# What the commands of this folder share: names, places, and how programs are built. Sourced, not run.
+# shellcheck shell=bash
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/autonomy
+
+KUBERNETES_VERSION=v1.35.4
+HELM_VERSION=v3.21.3
+KUBECONFORM_VERSION=v0.8.0
+PAUSE_IMAGE=autonomy.cluster/pause:1
+COREDNS_IMAGE=autonomy.cluster/coredns:1.15.0
+
+DIR=${CLUSTER_DIR:-/var/lib/autonomy-cluster}
+NETWORK=${CLUSTER_NETWORK:-10.97} # the first half of this /16 is for pods, the second for Services
+NODE=autonomy
+NODE_IP=$NETWORK.0.1
+DNS_IP=$NETWORK.128.10
+BRIDGE=autonomy0 # the pods' bridge; the node's own address is on it, so nothing depends on the machine's network
+CGROUP=autonomy-cluster
+CHAIN=AUTONOMY-CLUSTER
+
+quietly() { "$root/scripts/quietly" "$@"; }
+fail() { echo "cluster: $*" >&2; exit 1; }
+
+# Everything a Go module is built from, its pinned sums included, names the folder it is built into.
+built_folder() { echo "$cache/$1-$(cat "$here/$1"/go.mod "$here/$1"/go.sum "$here/$1"/*.go | cksum | cut -d' ' -f1)"; }
+
+go_build() { # module's folder here, output, link flags
+  command -v go >/dev/null || fail "Go 1.26 or newer is missing: see https://go.dev/doc/install"
+  mkdir -p "$(dirname "$2")"
+  (cd "$here/$1" && CGO_ENABLED=0 GOFLAGS=-mod=readonly quietly "building $1 (once, some minutes)" \
+    go build -trimpath -ldflags "-s -w ${3:-}" -o "$2.new" . && mv "$2.new" "$2")
+}
+
+kubernetes() { # prints the folder of the Kubernetes programs, all links to one binary
+  local folder version=k8s.io/component-base/version program
+  folder=$(built_folder kubernetes)
+  if [ ! -e "$folder/kubectl" ]; then
+    [ -x "$folder/kubernetes" ] || go_build kubernetes "$folder/kubernetes" \
+      "-X $version.gitVersion=$KUBERNETES_VERSION -X $version.gitMajor=1 -X $version.gitMinor=35"
+    for program in etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl; do
+      ln -sf kubernetes "$folder/$program"
+    done
+  fi
+  echo "$folder"
+}
+
+coredns() { # prints the path of the CoreDNS binary
+  local binary
+  binary=$(built_folder coredns)/coredns
+  [ -x "$binary" ] || go_build coredns "$binary"
+  echo "$binary"
+}
+
+go_tool() { # name, package, version, link flags: prints the path of a tool at a pinned version
+  local folder=$cache/$1-$3
+  [ -x "$folder/$1" ] || GOBIN=$folder CGO_ENABLED=0 quietly "building $1 $3" \
+    go install -trimpath -ldflags "-s -w ${4:-}" "$2@$3"
+  echo "$folder/$1"
+}
+
+ctr() { command ctr --address "$DIR/run/containerd.sock" --namespace k8s.io "$@"; }
