@@ -59,4 +59,9 @@ go_tool() { # name, package, version, link flags: prints the path of a tool at a
   echo "$folder/$1"
 }
 
+running() { # name: its process is alive and really ours, not a later one of the same number
+  [ -s "$DIR/run/$1.program" ] &&
+    [ "$( (tr '\0' '\n' <"/proc/$(cat "$DIR/run/$1.pid")/cmdline" | head -1) 2>/dev/null)" = "$(cat "$DIR/run/$1.program")" ]
+}
+
 ctr() { command ctr --address "$DIR/run/containerd.sock" --namespace k8s.io "$@"; }
