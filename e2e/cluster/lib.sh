@@ -18,6 +18,8 @@ DNS_IP=$NETWORK.128.10
 BRIDGE=autonomy0 # the pods' bridge; the node's own address is on it, so nothing depends on the machine's network
 CGROUP=autonomy-cluster
 CHAIN=AUTONOMY-CLUSTER
+# Folders outside DIR that kubelet, containerd and CNI make in fixed places, the deepest first.
+FOLDERS=(/var/lib/kubelet /var/lib/cni/results /var/lib/cni /var/log/containers /run/containerd/s /run/containerd)
 
 quietly() { "$root/scripts/quietly" "$@"; }
 fail() { echo "cluster: $*" >&2; exit 1; }
@@ -64,4 +66,9 @@ running() { # name: its process is alive and really ours, not a later one of the
     [ "$( (tr '\0' '\n' <"/proc/$(cat "$DIR/run/$1.pid")/cmdline" | head -1) 2>/dev/null)" = "$(cat "$DIR/run/$1.program")" ]
 }
 
-ctr() { command ctr --address "$DIR/run/containerd.sock" --namespace k8s.io "$@"; }
+# Each call may take CTR_PATIENCE seconds, or as long as it likes.
+ctr() { timeout "${CTR_PATIENCE:-0}" ctr --address "$DIR/run/containerd.sock" --namespace k8s.io "$@"; }
+
+become_root() { # the caller's arguments: starts the calling script anew as root where it is not
+  [ "$(id -u)" = 0 ] || exec sudo --preserve-env=CLUSTER_DIR,CLUSTER_NETWORK,HOME,XDG_CACHE_HOME,PATH "$0" "$@"
+}
