@@ -12,9 +12,11 @@ ONCE ?=
 SALES ?= 51000
 LISTEN ?= 127.0.0.1:8080
 DATA_DIR ?= .autonomy/demo
+# `make images IMAGES="operator runtime"`
+IMAGES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint crds cluster cluster-down clean
+.PHONY: help setup build images demo test lint crds cluster cluster-down clean
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -24,6 +26,9 @@ setup: ## Install what is needed: PostgreSQL, nats-server (once, quietly)
 
 build: setup ## Build all binaries
 	@scripts/quietly "building (the first time takes some minutes)" cargo build --locked --workspace --bins
+
+images: setup ## Build the container images, or those in IMAGES; PROFILE=release optimises, images/README.md tells more
+	@images/build $(IMAGES)
 
 demo: build ## Run the retail loyalty case and stay up; ONCE=1 ends with the summary, SALES=n sets its size
 	@$(BIN)/retail-loyalty demo $(if $(ONCE),--once) --sales $(SALES) --listen $(LISTEN) --data-dir $(DATA_DIR)
