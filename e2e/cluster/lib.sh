@@ -9,6 +9,7 @@ HELM_VERSION=v3.21.3
 KUBECONFORM_VERSION=v0.8.0
 PAUSE_IMAGE=autonomy.cluster/pause:1
 COREDNS_IMAGE=autonomy.cluster/coredns:1.15.0
+METRICS_SERVER_IMAGE=autonomy.cluster/metrics-server:0.9.0
 
 DIR=${CLUSTER_DIR:-/var/lib/autonomy-cluster}
 NETWORK=${CLUSTER_NETWORK:-10.97} # the first half of this /16 is for pods, the second for Services
@@ -47,10 +48,10 @@ kubernetes() { # prints the folder of the Kubernetes programs, all links to one 
   echo "$folder"
 }
 
-coredns() { # prints the path of the CoreDNS binary
+go_program() { # module's folder here: prints the path of the one binary it makes
   local binary
-  binary=$(built_folder coredns)/coredns
-  [ -x "$binary" ] || go_build coredns "$binary"
+  binary=$(built_folder "$1")/$1
+  [ -x "$binary" ] || go_build "$1" "$binary"
   echo "$binary"
 }
 
