@@ -33,17 +33,17 @@ images: setup ## Build the container images, or those in IMAGES; PROFILE=release
 demo: build ## Run the retail loyalty case and stay up; ONCE=1 ends with the summary, SALES=n sets its size
 	@$(BIN)/retail-loyalty demo $(if $(ONCE),--once) --sales $(SALES) --listen $(LISTEN) --data-dir $(DATA_DIR)
 
-test: build lint ## Run every check and every test, against real PostgreSQL and NATS
+test: lint ## Run every check and every test, against real PostgreSQL and NATS
 	cargo test --locked --workspace --no-fail-fast
 
-lint: setup ## Check formatting, lints, licences and the generated CRDs
+lint: build ## Check formatting, lints, licences and the generated CRDs
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	@scripts/cargo-deny check bans licenses sources
-	cargo run --locked -q -p autonomy-crds --bin crdgen -- --check
+	@$(BIN)/crdgen --check
 
-crds: ## Write the CRDs into the chart
-	cargo run --locked -q -p autonomy-crds --bin crdgen
+crds: build ## Write the CRDs into the chart
+	$(BIN)/crdgen
 
 cluster: ## Start a real Kubernetes of one node on this machine (the first time takes some minutes); nothing if KUBECONFIG names one
 	@e2e/cluster/up

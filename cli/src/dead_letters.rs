@@ -1,17 +1,12 @@
 //! `autonomy dead-letters`: events that no attempt could handle. Listed, shown with every attempt, and handed to their service again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
+use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
-use async_nats::jetstream::{self, message::StreamMessage};
 use autonomy_crds::event::{self, Attempt, DeliveryHistory, HISTORY_HEADER, header};
-use autonomy_crds::names::parse_duration;
-use autonomy_crds::resolve::DEFAULT_NAMESPACE;
-use autonomy_process::options::{NatsConnectError, nats_connect_options};
 use autonomy_worker::retry::ATTEMPTS_BEFORE_HEADER;
 use clap::{Args, Subcommand, ValueEnum};
 use futures::{StreamExt, TryStreamExt};
@@ -19,7 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::local::data_folder::{DataFolderError, LocalFile};
+use crate::place::{Messaging, Place, PlaceError};
 
 // How many dead letters are handed over before it is waited until they are on disk.
 const REDRIVE_BATCH: usize = 500;
@@ -31,23 +26,6 @@ pub struct Command {
     action: Action,
     #[command(flatten)]
     place: Place,
-}
-
-/// Where the dead letters are.
-#[derive(Debug, Args)]
-struct Place {
-    /// The data folder of a running local mode.
-    #[arg(long, value_name = "DIR", default_value = ".autonomy/local", global = true)]
-    data_dir: PathBuf,
-    /// A NATS system instead of a local mode's, `nats://user:password@host:port`; best given in the environment.
-    #[arg(long, env = "AUTONOMY_NATS_URL", hide_env_values = true, global = true)]
-    nats_url: Option<String>,
-    /// The namespace; with `--nats-url`.
-    #[arg(long, default_value = DEFAULT_NAMESPACE, global = true)]
-    namespace: String,
-    /// The sync interval of the NATS servers and some reserve; with `--nats-url`.
-    #[arg(long, env = "AUTONOMY_NATS_SYNC_INTERVAL", default_value = "2m15s", value_parser = parse_duration, global = true)]
-    nats_sync_interval: Duration,
 }
 
 #[derive(Debug, Subcommand)]
@@ -99,12 +77,9 @@ enum Form {
 /// Why dead letters can't be had.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
-    /// No local mode runs.
-    #[error(transparent)]
-    Folder(#[from] DataFolderError),
     /// NATS can't be reached.
     #[error(transparent)]
-    Nats(#[from] NatsConnectError),
+    Place(#[from] PlaceError),
     /// NATS did not do what was asked.
     #[error("can't {doing}")]
     Stream {
@@ -152,31 +127,20 @@ impl Command {
 
 // The stream of dead letters of a namespace.
 struct DeadLetters {
-    jetstream: jetstream::Context,
+    messaging: Messaging,
     stream: Stream,
-    namespace: String,
-    // How old an acknowledged message is when it is surely on disk.
-    sync: Duration,
 }
 
 impl DeadLetters {
     async fn open(place: &Place) -> Result<Self, DeadLetterError> {
-        let (url, namespace, sync) = match &place.nats_url {
-            Some(url) => (url.clone(), place.namespace.clone(), place.nats_sync_interval),
-            None => {
-                let local = LocalFile::read(&place.data_dir)?;
-                (local.nats, local.namespace, Duration::from_millis(local.nats_sync_milliseconds))
-            }
-        };
-        let client = nats_connect_options(&url)?.name("autonomy-dead-letters").connect(&url).await.map_err(NatsConnectError::from)?;
-        let jetstream = jetstream::new(client);
-        let name = event::dead_letter_stream(&namespace);
-        let stream = jetstream.get_stream(&name).await.map_err(doing(format!("open the stream {name}")))?;
-        Ok(Self { jetstream, stream, namespace, sync })
+        let messaging = place.open("autonomy-dead-letters").await?;
+        let name = event::dead_letter_stream(&messaging.namespace);
+        let stream = messaging.jetstream.get_stream(&name).await.map_err(doing(format!("open the stream {name}")))?;
+        Ok(Self { messaging, stream })
     }
 
     async fn list(&self, service: Option<&str>, form: Form) -> Result<(), DeadLetterError> {
-        let subject = event::dead_letter_subject(&self.namespace, service.unwrap_or("*"), "*");
+        let subject = event::dead_letter_subject(&self.messaging.namespace, service.unwrap_or("*"), "*");
         let config = OrderedConfig { filter_subject: subject, ..OrderedConfig::default() };
         let mut consumer = self.stream.create_consumer(config).await.map_err(doing("read the dead letters"))?;
         let waiting = consumer.info().await.map_err(doing("read the dead letters"))?.num_pending;
@@ -228,7 +192,7 @@ impl DeadLetters {
             if handed.is_empty() {
                 continue;
             }
-            tokio::time::sleep(self.sync).await;
+            tokio::time::sleep(self.messaging.sync).await;
             for (service, event_id, sequence) in handed {
                 self.remove(service, event_id, sequence).await?;
                 println!("{service} {event_id} is handed over again");
@@ -244,8 +208,9 @@ impl DeadLetters {
     }
 
     async fn hand_over(&self, service: &str, event_id: &str, message: &StreamMessage) -> Result<(), DeadLetterError> {
-        let subject = event::retry_due_subject(&self.namespace, service, event_id);
+        let subject = event::retry_due_subject(&self.messaging.namespace, service, event_id);
         let acknowledged = self
+            .messaging
             .jetstream
             .publish_with_headers(subject, redriven_headers(&message.headers), message.payload.clone())
             .await
@@ -268,10 +233,11 @@ impl DeadLetters {
     async fn find(&self, service: Option<&str>, events: Option<&[String]>) -> Result<BTreeSet<(String, String)>, DeadLetterError> {
         let mut found = BTreeSet::new();
         let patterns: Vec<String> = match events {
-            Some(events) => {
-                events.iter().map(|event_id| event::dead_letter_subject(&self.namespace, service.unwrap_or("*"), event_id)).collect()
-            }
-            None => vec![event::dead_letter_subject(&self.namespace, service.unwrap_or("*"), "*")],
+            Some(events) => events
+                .iter()
+                .map(|event_id| event::dead_letter_subject(&self.messaging.namespace, service.unwrap_or("*"), event_id))
+                .collect(),
+            None => vec![event::dead_letter_subject(&self.messaging.namespace, service.unwrap_or("*"), "*")],
         };
         for (index, pattern) in patterns.iter().enumerate() {
             let before = found.len();
@@ -292,7 +258,7 @@ impl DeadLetters {
     }
 
     async fn get(&self, service: &str, event_id: &str) -> Result<Option<StreamMessage>, DeadLetterError> {
-        let subject = event::dead_letter_subject(&self.namespace, service, event_id);
+        let subject = event::dead_letter_subject(&self.messaging.namespace, service, event_id);
         match self.stream.get_last_raw_message_by_subject(&subject).await {
             Ok(message) => Ok(Some(message)),
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),

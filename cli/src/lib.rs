@@ -1,12 +1,17 @@
-//! The command `autonomy`: everything on one machine (`local`), dead letters (`dead-letters`), and what a change of models would do (`model`).
+//! The command `autonomy`: everything on one machine (`local`), how resources stand in a cluster (`status`), events and dead letters (`events`,
+//! `dead-letters`), and what a change of models would do (`model`). Installed as `kubectl-autonomy` it is `kubectl autonomy`.
 
 use clap::{Parser, Subcommand};
 
+pub mod cluster;
 pub mod console;
 pub mod dead_letters;
+pub mod events;
 pub mod local;
 pub mod model;
+pub mod place;
 pub mod resources;
+pub mod status;
 
 /// The data-autonomy platform on this machine, and tools for it.
 #[derive(Debug, Parser)]
@@ -22,6 +27,10 @@ pub struct Command {
 pub enum Action {
     /// Runs DataModels and MicroServices on this machine: PostgreSQL, NATS, API, relay and workers.
     Local(local::Options),
+    /// Tells how the resources of a namespace of a cluster stand.
+    Status(status::Command),
+    /// Shows the changes of a model's objects as they come.
+    Events(events::Command),
     /// Looks at events that could not be handled, and hands them to their service again.
     DeadLetters(dead_letters::Command),
     /// Looks at what a change of DataModels would do.
@@ -34,6 +43,12 @@ pub enum Error {
     /// `autonomy local`.
     #[error(transparent)]
     Local(#[from] local::LocalError),
+    /// `autonomy status`.
+    #[error(transparent)]
+    Status(#[from] status::StatusError),
+    /// `autonomy events`.
+    #[error(transparent)]
+    Events(#[from] events::EventsError),
     /// `autonomy dead-letters`.
     #[error(transparent)]
     DeadLetters(#[from] dead_letters::DeadLetterError),
@@ -53,6 +68,8 @@ impl Command {
         }
         match self.action {
             Action::Local(options) => local::run(options).await.map_err(Error::from),
+            Action::Status(command) => command.run().await.map_err(Error::from),
+            Action::Events(command) => command.run().await.map_err(Error::from),
             Action::DeadLetters(command) => command.run().await.map_err(Error::from),
             Action::Model(command) => command.run().await.map_err(Error::from),
         }

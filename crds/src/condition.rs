@@ -4,18 +4,36 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What the operator last saw and did.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ResourceStatus {
-    /// The generation of the spec that this status speaks of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    /// `Ready`, `Reconciling` and `Stalled`, after kstatus.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
-    pub conditions: Vec<Condition>,
+/// The condition that says whether everything is as the spec wants it.
+pub const READY: &str = "Ready";
+/// The condition that is there while the operator still works on it, or waits for something that may come.
+pub const RECONCILING: &str = "Reconciling";
+/// The condition that is there while nothing goes on until somebody changes something.
+pub const STALLED: &str = "Stalled";
+
+/// A status with conditions, as every kind has it.
+pub trait ReconciledStatus: Clone + Default + PartialEq {
+    /// The generation of the spec that the status speaks of, and its conditions.
+    fn standing(&self) -> (Option<i64>, &[Condition]);
+    /// Sets both.
+    fn set_standing(&mut self, observed_generation: Option<i64>, conditions: Vec<Condition>);
 }
+
+macro_rules! reconciled_status {
+    ($status:ty) => {
+        impl $crate::condition::ReconciledStatus for $status {
+            fn standing(&self) -> (Option<i64>, &[Condition]) {
+                (self.observed_generation, &self.conditions)
+            }
+
+            fn set_standing(&mut self, observed_generation: Option<i64>, conditions: Vec<Condition>) {
+                self.observed_generation = observed_generation;
+                self.conditions = conditions;
+            }
+        }
+    };
+}
+pub(crate) use reconciled_status;
 
 /// What becomes of what lies outside the cluster when the resource is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -1,10 +1,11 @@
 //! The kind `DataModel`: business entities that become a PostgreSQL schema, an object API and a stream of changes.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::condition::{DeletionPolicy, ResourceStatus};
+use crate::condition::{DeletionPolicy, reconciled_status};
 
 /// Business entities that belong together: one PostgreSQL schema, one part of the object API, one stream of changes.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -17,11 +18,15 @@ use crate::condition::{DeletionPolicy, ResourceStatus};
     category = "autonomy",
     namespaced,
     derive = "PartialEq",
-    status = "ResourceStatus",
+    status = "DataModelStatus",
     doc = "Business entities that belong together: one PostgreSQL schema, one part of the object API, one stream of changes.",
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name":"Entities","type":"integer","jsonPath":".status.entities"}"#,
+    printcolumn = r#"{"name":"Revision","type":"integer","jsonPath":".status.revision"}"#,
+    printcolumn = r#"{"name":"Migration","type":"string","priority":1,"jsonPath":".status.migration"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message"}"#,
     validation = ("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 40", "metadata.name must be a DNS label of at most 40 characters that begins with a letter")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -45,12 +50,62 @@ pub struct DataModelSpec {
     /// The business entities.
     #[schemars(length(min = 1, max = 128))]
     pub entities: Vec<Entity>,
+    /// Changes that may lose data or block, and were reviewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrations: Option<Migrations>,
     /// What becomes of the schema and the stream when this resource is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
     /// While true, the operator leaves this model as it is.
     #[serde(default)]
     pub suspend: bool,
+}
+
+impl DataModelSpec {
+    /// The name of the DataPlatform that holds this model.
+    pub fn platform(&self) -> &str {
+        self.platform.as_deref().unwrap_or(crate::DEFAULT_PLATFORM)
+    }
+}
+
+/// What the operator last saw and did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DataModelStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, `Reconciling` and `Stalled`, after kstatus. What each reason means is in docs/operations.md.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// How many entities have a table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entities: Option<i64>,
+    /// The revision that is served; each change of the model makes a new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<i64>,
+    /// The stream of changes in NATS JetStream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+    /// The latest Migration of this model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<String>,
+    /// How the database differs from the model in ways that the operator does not make good, since data would be lost or guessed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<String>,
+}
+
+reconciled_status!(DataModelStatus);
+
+/// Changes that may lose data or block, and were reviewed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Migrations {
+    /// The `spec.sha256` of the Migration that may run although it is hazardous. It is good for that plan only: a new plan needs a new approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9a-f]{64}$"), length(max = 64))]
+    pub approved: Option<String>,
 }
 
 /// Entities and enumerations taken from another DataModel.

@@ -1,10 +1,12 @@
 //! The kind `DataPlatform`: where data lives.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::condition::{DeletionPolicy, ResourceStatus};
+use crate::condition::{DeletionPolicy, reconciled_status};
+use crate::container::ContainerResources;
 
 /// Where the data of a namespace's DataModels lives: one PostgreSQL database, one NATS system, one object API.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -17,11 +19,13 @@ use crate::condition::{DeletionPolicy, ResourceStatus};
     category = "autonomy",
     namespaced,
     derive = "PartialEq",
-    status = "ResourceStatus",
+    status = "DataPlatformStatus",
     doc = "Where the data of a namespace's DataModels lives: one PostgreSQL database, one NATS system, one object API.",
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name":"API","type":"string","jsonPath":".status.apiUrl"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message"}"#,
     validation = ("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 40", "metadata.name must be a DNS label of at most 40 characters that begins with a letter")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -35,16 +39,41 @@ pub struct DataPlatformSpec {
     /// How the object API is served.
     #[serde(default)]
     pub api: ApiSettings,
+    /// The relay, which publishes every committed change.
+    #[serde(default)]
+    pub relay: RelaySettings,
     /// Defaults for the streams of this platform's DataModels.
     #[serde(default)]
     pub events: EventSettings,
-    /// What happens to the database and the streams when this resource is deleted.
+    /// What happens to the platform's own tables, roles and streams when this resource is deleted. The database itself, and models that are
+    /// still declared, always stay.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
     /// While true, the operator leaves everything as it is.
     #[serde(default)]
     pub suspend: bool,
 }
+
+/// What the operator last saw and did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DataPlatformStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, `Reconciling` and `Stalled`, after kstatus. What each reason means is in docs/operations.md.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// Where the object API is served within the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_url: Option<String>,
+    /// The models served, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
+}
+
+reconciled_status!(DataPlatformStatus);
 
 /// A PostgreSQL database, and the Secret that opens it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -112,6 +141,52 @@ pub struct ApiSettings {
     #[serde(default = "default_body_limit")]
     #[schemars(range(min = 1, max = 65536))]
     pub max_body_mebibytes: u32,
+    /// Adds API pods under load; without it there are always `replicas`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<ApiAutoscaling>,
+    /// What an API pod asks for and may use.
+    #[serde(default)]
+    pub resources: ContainerResources,
+}
+
+/// Adds API pods under load, by a HorizontalPodAutoscaler.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApiAutoscaling {
+    /// How many API pods there are at most; `replicas` is the least.
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_replicas: u32,
+    /// How much of the requested CPU, in percent, the pods use on average before another one is added.
+    #[serde(default = "default_cpu_target")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub target_cpu_utilization_percentage: u32,
+}
+
+fn default_cpu_target() -> u32 {
+    70
+}
+
+/// The relay, which publishes every committed change. One pod works; further ones wait to take over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RelaySettings {
+    /// How many relay pods there are: one works, the others take over at once when it is gone.
+    #[serde(default = "default_relay_replicas")]
+    #[schemars(range(min = 0, max = 5))]
+    pub replicas: u32,
+    /// What a relay pod asks for and may use.
+    #[serde(default)]
+    pub resources: ContainerResources,
+}
+
+fn default_relay_replicas() -> u32 {
+    1
+}
+
+impl Default for RelaySettings {
+    fn default() -> Self {
+        Self { replicas: default_relay_replicas(), resources: ContainerResources::default() }
+    }
 }
 
 fn default_api_replicas() -> u32 {
@@ -124,7 +199,12 @@ fn default_body_limit() -> u32 {
 
 impl Default for ApiSettings {
     fn default() -> Self {
-        Self { replicas: default_api_replicas(), max_body_mebibytes: default_body_limit() }
+        Self {
+            replicas: default_api_replicas(),
+            max_body_mebibytes: default_body_limit(),
+            autoscaling: None,
+            resources: ContainerResources::default(),
+        }
     }
 }
 

@@ -153,7 +153,9 @@ fn definition_of(value: &Value) -> Result<&'static Definition, Faults> {
         faults.add("", "this is no resource: a mapping with apiVersion, kind, metadata and spec is expected");
         return Err(faults);
     }
-    let kinds = || schema::definitions().iter().map(|definition| definition.kind);
+    // Migrations are made by the operator, never declared.
+    let declared = || schema::definitions().iter().filter(|definition| definition.kind != "Migration");
+    let kinds = || declared().map(|definition| definition.kind);
     let api_version = format!("{GROUP}/{VERSION}");
     match value.get("apiVersion").and_then(Value::as_str) {
         Some(given) if given == api_version => {}
@@ -161,7 +163,7 @@ fn definition_of(value: &Value) -> Result<&'static Definition, Faults> {
         None => faults.add("apiVersion", format!("this is required; write {api_version}")),
     }
     let kind = value.get("kind").and_then(Value::as_str);
-    let definition = kind.and_then(|kind| schema::definitions().iter().find(|definition| definition.kind == kind));
+    let definition = kind.and_then(|kind| declared().find(|definition| definition.kind == kind));
     match (definition, kind) {
         (Some(definition), _) if faults.0.is_empty() => return Ok(definition),
         (Some(_), _) => {}

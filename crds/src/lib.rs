@@ -2,12 +2,14 @@
 //! subject, stream and JSON name comes. Nothing in this crate performs I/O.
 
 pub mod condition;
+pub mod container;
 pub mod data_model;
 pub mod data_platform;
 pub mod documents;
 pub mod event;
 pub mod fault;
 pub mod micro_service;
+pub mod migration;
 pub mod names;
 pub mod object_json;
 pub mod resolve;
@@ -18,6 +20,7 @@ pub use data_model::{DataModel, DataModelSpec};
 pub use data_platform::{DataPlatform, DataPlatformSpec};
 pub use fault::{Fault, Faults};
 pub use micro_service::{MicroService, MicroServiceSpec};
+pub use migration::{Migration, MigrationSpec};
 pub use resolved::Model;
 
 /// The API group of every kind.

@@ -1,12 +1,14 @@
 //! The kind `MicroService`: business logic that is triggered by changes or by files, and writes objects back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::condition::ResourceStatus;
+use crate::condition::reconciled_status;
+use crate::container::ContainerResources;
 use crate::data_platform::SecretKeyReference;
 
 /// Business logic triggered by changes of objects or by files: caches, steps, retries, dead letters and tickets.
@@ -20,11 +22,14 @@ use crate::data_platform::SecretKeyReference;
     category = "autonomy",
     namespaced,
     derive = "PartialEq",
-    status = "ResourceStatus",
+    status = "MicroServiceStatus",
     doc = "Business logic triggered by changes of objects or by files: caches, steps, retries, dead letters and tickets.",
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name":"Workers","type":"integer","jsonPath":".status.readyReplicas"}"#,
+    printcolumn = r#"{"name":"Suspended","type":"boolean","jsonPath":".spec.suspend"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message"}"#,
     validation = ("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 40", "metadata.name must be a DNS label of at most 40 characters that begins with a letter")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -48,6 +53,10 @@ pub struct MicroServiceSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 256, "additionalProperties" = serde_json::json!({"type": "string", "maxLength": 4096})))]
     pub config: BTreeMap<String, String>,
+    /// ConfigMaps and Secrets of the same namespace whose entries are environment variables of the worker, for `${env:NAME}` in `config`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub environment_from: Vec<EnvironmentSource>,
     /// What is done for each event, row or group, in order.
     #[schemars(length(min = 1, max = 64))]
     pub steps: Vec<Step>,
@@ -64,6 +73,48 @@ pub struct MicroServiceSpec {
     #[serde(default)]
     pub suspend: bool,
 }
+
+impl MicroServiceSpec {
+    /// The name of the DataPlatform that this service works on.
+    pub fn platform(&self) -> &str {
+        self.platform.as_deref().unwrap_or(crate::DEFAULT_PLATFORM)
+    }
+
+    /// The names of the DataModels that this service reads or writes.
+    pub fn models(&self) -> BTreeSet<&str> {
+        let queue = self.trigger.queue.iter().map(|queue| queue.model.as_str());
+        let caches = self.caches.iter().map(|cache| cache.model.as_str());
+        let creates = self.steps.iter().filter_map(|step| step.create.as_ref()).map(|create| create.model.as_str());
+        let patches = self.steps.iter().filter_map(|step| step.patch.as_ref()).map(|patch| patch.model.as_str());
+        queue.chain(caches).chain(creates).chain(patches).collect()
+    }
+
+    /// The Secrets' keys that `http` steps read.
+    pub fn secret_keys(&self) -> impl Iterator<Item = &SecretKeyReference> {
+        self.steps.iter().filter_map(|step| step.http.as_ref()).filter_map(|http| http.bearer_token_from.as_ref())
+    }
+}
+
+/// What the operator last saw and did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MicroServiceStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, `Reconciling` and `Stalled`, after kstatus. What each reason means is in docs/operations.md.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// How many workers are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
+    /// How many workers are wanted now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+}
+
+reconciled_status!(MicroServiceStatus);
 
 /// What makes a service run: exactly one of the fields.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -167,6 +218,10 @@ pub struct FilesTrigger {
     /// The directory. A relative one is below the worker's files folder.
     #[schemars(length(min = 1, max = 1024))]
     pub directory: String,
+    /// The PersistentVolumeClaim that is the worker's files folder in a cluster; it must be writable. Left out in `autonomy local`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub volume_claim: Option<String>,
     /// Which files, as a glob on the file's name, for example `sales-*.csv`.
     #[serde(default = "all_files")]
     #[schemars(length(min = 1, max = 256))]
@@ -537,6 +592,57 @@ pub struct Scaling {
     #[serde(default = "default_concurrency")]
     #[schemars(range(min = 1, max = 4096))]
     pub concurrency: u32,
+    /// Starts and ends workers with the events that wait, by KEDA, also down to none. Where KEDA is not installed there are always `replicas`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<WorkerAutoscaling>,
+    /// What a worker pod asks for and may use.
+    #[serde(default)]
+    pub resources: ContainerResources,
+}
+
+/// Starts and ends workers with the events that wait, by KEDA.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = ("self.minReplicas <= self.maxReplicas", "minReplicas must not be more than maxReplicas"))]
+pub struct WorkerAutoscaling {
+    /// The fewest workers; 0 ends the last one when nothing waits.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1000))]
+    pub min_replicas: u32,
+    /// The most workers.
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_replicas: u32,
+    /// How many waiting events (retries too) ask for one worker.
+    #[serde(default = "default_events_per_worker")]
+    #[schemars(range(min = 1, max = 10000000))]
+    pub events_per_worker: u32,
+    /// How long nothing must wait before the last worker is ended, in seconds.
+    #[serde(default = "default_cooldown")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub cooldown_seconds: u32,
+}
+
+fn default_events_per_worker() -> u32 {
+    1000
+}
+
+fn default_cooldown() -> u32 {
+    60
+}
+
+/// A ConfigMap or a Secret of the same namespace: exactly one of the fields.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = ("has(self.configMap) != has(self.secret)", "name exactly one of configMap and secret"))]
+pub struct EnvironmentSource {
+    /// The ConfigMap's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub config_map: Option<String>,
+    /// The Secret's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub secret: Option<String>,
 }
 
 fn one() -> u32 {
@@ -549,6 +655,6 @@ fn default_concurrency() -> u32 {
 
 impl Default for Scaling {
     fn default() -> Self {
-        Self { replicas: one(), concurrency: default_concurrency() }
+        Self { replicas: one(), concurrency: default_concurrency(), autoscaling: None, resources: ContainerResources::default() }
     }
 }

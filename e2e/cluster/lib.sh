@@ -7,6 +7,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/autonomy
 KUBERNETES_VERSION=v1.35.4
 HELM_VERSION=v3.21.3
 KUBECONFORM_VERSION=v0.8.0
+KEDA_VERSION=v2.21.0
 PAUSE_IMAGE=autonomy.cluster/pause:1
 COREDNS_IMAGE=autonomy.cluster/coredns:1.15.0
 METRICS_SERVER_IMAGE=autonomy.cluster/metrics-server:0.9.0
@@ -28,18 +29,18 @@ fail() { echo "cluster: $*" >&2; exit 1; }
 # Everything a Go module is built from, its pinned sums included, names the folder it is built into.
 built_folder() { echo "$cache/$1-$(cat "$here/$1"/go.mod "$here/$1"/go.sum "$here/$1"/*.go | cksum | cut -d' ' -f1)"; }
 
-go_build() { # module's folder here, output, link flags
+go_build() { # module's folder, package in it, output, link flags
   command -v go >/dev/null || fail "Go 1.26 or newer is missing: see https://go.dev/doc/install"
-  mkdir -p "$(dirname "$2")"
-  (cd "$here/$1" && CGO_ENABLED=0 GOFLAGS=-mod=readonly quietly "building $1 (once, some minutes)" \
-    go build -trimpath -ldflags "-s -w ${3:-}" -o "$2.new" . && mv "$2.new" "$2")
+  mkdir -p "$(dirname "$3")"
+  (cd "$1" && CGO_ENABLED=0 GOFLAGS=-mod=readonly quietly "building $(basename "$3") (once, some minutes)" \
+    go build -trimpath -buildvcs=false -ldflags "-s -w ${4:-}" -o "$3.new" "$2" && mv "$3.new" "$3")
 }
 
 kubernetes() { # prints the folder of the Kubernetes programs, all links to one binary
   local folder version=k8s.io/component-base/version program
   folder=$(built_folder kubernetes)
   if [ ! -e "$folder/kubectl" ]; then
-    [ -x "$folder/kubernetes" ] || go_build kubernetes "$folder/kubernetes" \
+    [ -x "$folder/kubernetes" ] || go_build "$here/kubernetes" . "$folder/kubernetes" \
       "-X $version.gitVersion=$KUBERNETES_VERSION -X $version.gitMajor=1 -X $version.gitMinor=35"
     for program in etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl; do
       ln -sf kubernetes "$folder/$program"
@@ -51,7 +52,7 @@ kubernetes() { # prints the folder of the Kubernetes programs, all links to one 
 go_program() { # module's folder here: prints the path of the one binary it makes
   local binary
   binary=$(built_folder "$1")/$1
-  [ -x "$binary" ] || go_build "$1" "$binary"
+  [ -x "$binary" ] || go_build "$here/$1" . "$binary"
   echo "$binary"
 }
 
@@ -69,6 +70,18 @@ running() { # name: its process is alive and really ours, not a later one of the
 
 # Each call may take CTR_PATIENCE seconds, or as long as it likes.
 ctr() { timeout "${CTR_PATIENCE:-0}" ctr --address "$DIR/run/containerd.sock" --namespace k8s.io "$@"; }
+
+image() { # name, Dockerfile, the one file in it: builds it beside that file and gives it to the cluster, unless done
+  local tar
+  tar=$(dirname "$3")/image.tar
+  [ -e "$tar" ] || quietly "building the image $1" "$here/build-image" "$1" "$2" "$3" "$tar"
+  ctr images ls -q | grep -qx "$1" || quietly "loading the image $1" "$here/load" "$tar"
+}
+
+kubectl() { "$bin/kubectl" --kubeconfig "$DIR/kubeconfig" "$@"; } # this cluster's, for whoever has set bin
+
+cluster_is_given() { [ -n "${KUBECONFIG:-}" ] && [ "$KUBECONFIG" != "$DIR/kubeconfig" ]; }
+any_kubectl() { type -P kubectl || "$here/tool" kubectl; } # a given cluster is asked by the one at hand
 
 become_root() { # the caller's arguments: starts the calling script anew as root where it is not
   [ "$(id -u)" = 0 ] || exec sudo --preserve-env=CLUSTER_DIR,CLUSTER_NETWORK,HOME,XDG_CACHE_HOME,PATH "$0" "$@"

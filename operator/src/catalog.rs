@@ -62,6 +62,32 @@ pub async fn read(pool: &PgPool) -> Result<Catalog, CatalogError> {
     rows.into_iter().map(|row| Ok((row.0.clone(), entry(row)?))).collect()
 }
 
+/// Reads what is other than in `known`; none where nothing is.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_changes(pool: &PgPool, known: &Catalog) -> Result<Option<Catalog>, CatalogError> {
+    let revisions: Vec<(String, i64, String)> =
+        sqlx::query_as("SELECT model, revision, sha256 FROM autonomy.catalog").fetch_all(pool).await?;
+    let is_known = |(name, revision, sha256): &&(String, i64, String)| {
+        known.get(name).is_some_and(|entry| entry.revision == *revision && entry.sha256 == *sha256)
+    };
+    let changed: Vec<&String> = revisions.iter().filter(|row| !is_known(row)).map(|(name, ..)| name).collect();
+    if changed.is_empty() && revisions.len() == known.len() {
+        return Ok(None);
+    }
+    let rows: Vec<Row> = sqlx::query_as("SELECT model, revision, sha256, resolved::text FROM autonomy.catalog WHERE model = ANY($1)")
+        .bind(&changed)
+        .fetch_all(pool)
+        .await?;
+    let kept = revisions.iter().filter_map(|(name, ..)| known.get_key_value(name)).map(|(name, entry)| (name.clone(), entry.clone()));
+    let mut catalog: Catalog = kept.collect();
+    for row in rows {
+        catalog.insert(row.0.clone(), entry(row)?);
+    }
+    Ok(Some(catalog))
+}
+
 /// Reads one model's entry on a connection.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 
 use crate::apply::with_lock;
 use crate::shape::{Shape, SqlType, TableShape};
-use crate::sql::{self, API_ROLE, PUBLICATION, RELAY_ROLE, TOUCH_TRIGGER, TRUNCATE_TRIGGER, Upkeep};
+use crate::sql::{self, PUBLICATION, TOUCH_TRIGGER, TRUNCATE_TRIGGER, Upkeep};
 use crate::step::Step;
 
 /// How a database differs from a model of its catalog.
@@ -115,14 +115,8 @@ impl Actual {
         let constraints: Vec<(String, String, bool)> = sqlx::query_as(CONSTRAINTS).bind(schema).fetch_all(&mut *connection).await?;
         let indexes: Vec<(String, bool)> = sqlx::query_as(INDEXES).bind(schema).fetch_all(&mut *connection).await?;
         let enumerations: Vec<(String, Vec<String>)> = sqlx::query_as(ENUMERATIONS).bind(schema).fetch_all(&mut *connection).await?;
-        let accessible: bool = sqlx::query_scalar(ACCESS)
-            .bind(schema)
-            .bind(&shape.reader)
-            .bind(&shape.writer)
-            .bind(RELAY_ROLE)
-            .bind(API_ROLE)
-            .fetch_one(&mut *connection)
-            .await?;
+        let accessible: bool =
+            sqlx::query_scalar(ACCESS).bind(schema).bind(&shape.reader).bind(&shape.writer).fetch_one(&mut *connection).await?;
         Ok(Self {
             accessible,
             relations,
@@ -311,4 +305,5 @@ SELECT (SELECT count(*) = 2 FROM pg_roles, pg_namespace
     WHERE rolname IN ($2, $3) AND nspname = $1 AND has_schema_privilege(pg_roles.oid, pg_namespace.oid, 'USAGE'))
   AND (SELECT count(*) = 2 FROM pg_auth_members
     JOIN pg_roles given ON given.oid = roleid JOIN pg_roles member ON member.oid = pg_auth_members.member
-    WHERE (given.rolname = $2 AND member.rolname = $4) OR (given.rolname = $3 AND member.rolname = $5))";
+      CROSS JOIN autonomy.platform
+    WHERE (given.rolname = $2 AND member.rolname = relay_role) OR (given.rolname = $3 AND member.rolname = api_role))";

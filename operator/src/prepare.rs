@@ -7,7 +7,7 @@ use autonomy_crds::names::quote_identifier;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 use crate::scram;
-use crate::sql::{API_ROLE, PUBLICATION, RELAY_ROLE, quote_literal};
+use crate::sql::{PUBLICATION, api_role, quote_literal, relay_role};
 
 /// The advisory lock under which everything here changes a database.
 const ADVISORY_LOCK: i64 = 0x6175_746f_6e6f_6d79;
@@ -17,9 +17,9 @@ const TRIES: u32 = 20;
 /// The passwords of the platform's own roles.
 #[derive(Clone)]
 pub struct PrepareSettings {
-    /// The password of `autonomy_api`; printable ASCII.
+    /// The password of the object API's role; printable ASCII.
     pub api_password: String,
-    /// The password of `autonomy_relay`; printable ASCII.
+    /// The password of the relay's role; printable ASCII.
     pub relay_password: String,
 }
 
@@ -33,7 +33,7 @@ impl fmt::Debug for PrepareSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     /// A password has characters that would need SASLprep.
-    #[error("the password of role {0} must be of one or more printable ASCII characters")]
+    #[error("the password of the role of the {0} must be of one or more printable ASCII characters")]
     Password(&'static str),
     /// The server does not write the log that change capture reads.
     #[error("PostgreSQL runs with wal_level={0}; the relay needs wal_level=logical: set it in postgresql.conf and restart the server")]
@@ -51,13 +51,14 @@ pub enum PrepareError {
 /// # Errors
 /// When a password is not usable, the server is not fit for change capture, or a statement fails.
 pub async fn prepare(admin: &PgPool, settings: &PrepareSettings) -> Result<(), PrepareError> {
-    for (role, password) in [(API_ROLE, &settings.api_password), (RELAY_ROLE, &settings.relay_password)] {
+    for (role, password) in [("API", &settings.api_password), ("relay", &settings.relay_password)] {
         if password.is_empty() || !password.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
             return Err(PrepareError::Password(role));
         }
     }
     check_server(admin).await?;
-    let statements = [SCHEMA.to_owned(), roles(settings)].concat();
+    let database: String = sqlx::query_scalar("SELECT current_database()::text").fetch_one(admin).await?;
+    let statements = [SCHEMA.to_owned(), roles(&database, settings)].concat();
     let mut tries = 0;
     loop {
         tries += 1;
@@ -90,10 +91,30 @@ async fn run(admin: &PgPool, statements: &str) -> Result<(), sqlx::Error> {
     lock(&mut transaction).await?;
     sqlx::raw_sql("SET LOCAL standard_conforming_strings = on; SET LOCAL client_min_messages = warning").execute(&mut *transaction).await?;
     sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(&mut *transaction).await?;
-    let database: String = sqlx::query_scalar("SELECT current_database()::text").fetch_one(&mut *transaction).await?;
-    let grant = format!("GRANT CONNECT, TEMPORARY ON DATABASE {} TO {API_ROLE}, {RELAY_ROLE}", quote_identifier(&database));
-    sqlx::raw_sql(AssertSqlSafe(grant)).execute(&mut *transaction).await?;
     transaction.commit().await
+}
+
+/// Bounds how much log a replication slot may hold back, in MiB, where this role may set it; the largest wish of all databases of the server counts.
+///
+/// # Errors
+/// When the server does not answer.
+pub async fn limit_slots(admin: &PgPool, mebibytes: u32) -> Result<(), PrepareError> {
+    let (superuser, now): (bool, i64) = sqlx::query_as(
+        "SELECT current_setting('is_superuser')::boolean, (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size')",
+    )
+    .fetch_one(admin)
+    .await?;
+    if now >= i64::from(mebibytes) {
+        return Ok(());
+    }
+    if !superuser {
+        tracing::debug!(now, wanted = mebibytes, "max_slot_wal_keep_size is left to the server's administrator");
+        return Ok(());
+    }
+    sqlx::raw_sql(AssertSqlSafe(format!("ALTER SYSTEM SET max_slot_wal_keep_size = '{mebibytes}MB'"))).execute(admin).await?;
+    sqlx::raw_sql("SELECT pg_reload_conf()").execute(admin).await?;
+    tracing::info!(mebibytes, "max_slot_wal_keep_size is set");
+    Ok(())
 }
 
 /// Takes the operator's lock until the transaction ends.
@@ -124,11 +145,11 @@ pub(crate) fn concurrent_change(error: &sqlx::Error) -> bool {
 }
 
 // Both roles read and write values in the one text form that the platform knows.
-fn roles(settings: &PrepareSettings) -> String {
+fn roles(database: &str, settings: &PrepareSettings) -> String {
+    let (api_name, relay_name) = (api_role(database), relay_role(database));
+    let (api, relay) = (quote_identifier(&api_name), quote_identifier(&relay_name));
     let mut sql = String::new();
-    for (role, attributes, password) in
-        [(API_ROLE, "LOGIN", &settings.api_password), (RELAY_ROLE, "LOGIN REPLICATION", &settings.relay_password)]
-    {
+    for (role, attributes, password) in [(&api, "LOGIN", &settings.api_password), (&relay, "LOGIN REPLICATION", &settings.relay_password)] {
         let verifier = quote_literal(&scram::verifier(password));
         sql.push_str(&format!(
             "DO $autonomy$ BEGIN CREATE ROLE {role}; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $autonomy$;\n\
@@ -140,14 +161,19 @@ fn roles(settings: &PrepareSettings) -> String {
              GRANT SELECT ON autonomy.catalog TO {role};\n"
         ));
     }
+    let (api_literal, relay_literal) = (quote_literal(&api_name), quote_literal(&relay_name));
     sql.push_str(&format!(
-        "GRANT SELECT, INSERT, UPDATE, DELETE ON autonomy.idempotency TO {API_ROLE};\n\
-         GRANT SELECT, INSERT, UPDATE, DELETE ON autonomy.relay_stream, autonomy.relay_model TO {RELAY_ROLE};\n\
+        "INSERT INTO autonomy.platform (api_role, relay_role) VALUES ({api_literal}, {relay_literal})\n\
+           ON CONFLICT (only_row) DO UPDATE SET api_role = excluded.api_role, relay_role = excluded.relay_role;\n\
+         GRANT SELECT, INSERT, UPDATE, DELETE ON autonomy.idempotency TO {api};\n\
+         GRANT SELECT, INSERT, UPDATE, DELETE ON autonomy.relay_stream, autonomy.relay_model TO {relay};\n\
+         GRANT CONNECT, TEMPORARY ON DATABASE {} TO {api}, {relay};\n\
          DO $autonomy$ BEGIN\n\
            IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = '{PUBLICATION}') THEN\n\
              CREATE PUBLICATION {PUBLICATION} FOR TABLE autonomy.catalog;\n\
            END IF;\n\
-         END $autonomy$;\n"
+         END $autonomy$;\n",
+        quote_identifier(database)
     ));
     sql
 }
@@ -164,6 +190,13 @@ CREATE TABLE IF NOT EXISTS autonomy.catalog (
   applied_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE autonomy.catalog IS 'The models as they are served, changed in the transaction that changes their tables';
+
+CREATE TABLE IF NOT EXISTS autonomy.platform (
+  only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  api_role text NOT NULL,
+  relay_role text NOT NULL
+);
+COMMENT ON TABLE autonomy.platform IS 'The roles of object API and relay on this database';
 
 CREATE TABLE IF NOT EXISTS autonomy.idempotency (
   key_hash bytea PRIMARY KEY,

@@ -1,17 +1,36 @@
 //! Steps as SQL: the one place where the operator writes DDL. Identifiers go through [`quote_identifier`], values through [`quote_literal`].
 
-use autonomy_crds::names::quote_identifier;
+use autonomy_crds::names::{quote_identifier, shortened};
 use autonomy_crds::resolved::{CheckOperator, OnDelete};
 use base64::Engine;
 use serde_json::Value;
 
+use crate::catalog::hex_sha256;
 use crate::shape::{CheckShape, ColumnShape, ConstraintShape, EnumerationShape, IndexShape, Rule, SqlType, TableShape, ViewShape};
 use crate::step::{Described, Step};
 
-/// The role of the object API.
-pub const API_ROLE: &str = "autonomy_api";
-/// The role of the relay.
-pub const RELAY_ROLE: &str = "autonomy_relay";
+/// The role of the object API on a database. Roles and slots are the whole server's, so the database is in their names.
+pub fn api_role(database: &str) -> String {
+    shortened(format!("autonomy_{database}_api"))
+}
+
+/// The role of the relay on a database.
+pub fn relay_role(database: &str) -> String {
+    shortened(format!("autonomy_{database}_relay"))
+}
+
+/// The relay's replication slot on a database. A slot's name has lower case letters, digits and underscores only.
+pub fn slot(database: &str) -> String {
+    let plain = |character: char| if character.is_ascii_lowercase() || character.is_ascii_digit() { character } else { '_' };
+    let readable: String = database.chars().map(plain).collect();
+    if readable == database {
+        shortened(format!("autonomy_{readable}"))
+    } else {
+        let hash = &hex_sha256(database.as_bytes())[..8];
+        shortened(format!("autonomy_{readable}_{hash}"))
+    }
+}
+
 /// The publication that the relay follows.
 pub const PUBLICATION: &str = "autonomy";
 
@@ -106,9 +125,17 @@ pub fn schema_access(schema: &str, reader: &str, writer: &str) -> Vec<String> {
         role(reader),
         role(writer),
         format!("GRANT USAGE ON SCHEMA {} TO {}, {}", q(schema), q(reader), q(writer)),
-        format!("GRANT {} TO {}", q(reader), q(RELAY_ROLE)),
-        format!("GRANT {} TO {}", q(writer), q(API_ROLE)),
+        grant_to("relay_role", reader),
+        grant_to("api_role", writer),
     ]
+}
+
+// The roles of API and relay bear the database's name, which a plan does not know.
+fn grant_to(platform_role: &str, role: &str) -> String {
+    let grant = quote_literal(role);
+    format!(
+        "DO $autonomy$ BEGIN EXECUTE (SELECT format('GRANT %I TO %I', {grant}, {platform_role}) FROM autonomy.platform); END $autonomy$"
+    )
 }
 
 fn create_enumeration(schema: &str, enumeration: &EnumerationShape) -> String {

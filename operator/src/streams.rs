@@ -1,13 +1,15 @@
 //! The JetStream streams: one for each model, the retries and the dead letters of a namespace.
 //!
-//! Streams are made where they are not there and brought to the settings wanted; never deleted. A stream that was made again begins empty at
+//! Streams are made where they are not there and brought to the settings wanted; deleted only with `deletionPolicy: Delete`. A stream that was made again begins empty at
 //! sequence 1: the relay sees it by its own record of the stream (`autonomy.relay_stream`), which is further on than the stream.
 
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::{CreateStreamError, GetStreamError, GetStreamErrorKind, UpdateStreamError};
+use async_nats::jetstream::context::{
+    CreateStreamError, DeleteStreamError, DeleteStreamErrorKind, GetStreamError, GetStreamErrorKind, UpdateStreamError,
+};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use autonomy_crds::Model;
 use autonomy_crds::event;
@@ -53,6 +55,15 @@ pub enum StreamError {
         #[source]
         source: CreateStreamError,
     },
+    /// Deleting it failed.
+    #[error("stream {stream} can't be deleted")]
+    Remove {
+        /// The stream.
+        stream: String,
+        /// Why.
+        #[source]
+        source: DeleteStreamError,
+    },
     /// Changing it failed.
     #[error("stream {stream} can't be brought to the settings wanted ({changes})")]
     Change {
@@ -76,6 +87,36 @@ pub async fn ensure(jetstream: &Context, namespace: &str, models: &[Model], sett
     }
     ensure_one(jetstream, retry_stream(namespace, settings)).await?;
     ensure_one(jetstream, dead_letter_stream(namespace, settings)).await
+}
+
+/// Deletes a model's stream with all its events; nothing where it is not there.
+///
+/// # Errors
+/// When JetStream does not answer or refuses.
+pub async fn remove_model(jetstream: &Context, stream: &str) -> Result<(), StreamError> {
+    remove_one(jetstream, stream).await
+}
+
+/// Deletes the streams that the models of a namespace share: retries and dead letters.
+///
+/// # Errors
+/// When JetStream does not answer or refuses.
+pub async fn remove_shared(jetstream: &Context, namespace: &str) -> Result<(), StreamError> {
+    remove_one(jetstream, &event::retry_stream(namespace)).await?;
+    remove_one(jetstream, &event::dead_letter_stream(namespace)).await
+}
+
+async fn remove_one(jetstream: &Context, stream: &str) -> Result<(), StreamError> {
+    match jetstream.delete_stream(stream).await {
+        Ok(_) => {
+            tracing::info!(stream, "stream deleted");
+            Ok(())
+        }
+        Err(error) if matches!(error.kind(), DeleteStreamErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND) => {
+            Ok(())
+        }
+        Err(source) => Err(StreamError::Remove { stream: stream.to_owned(), source }),
+    }
 }
 
 fn model_stream(model: &Model, settings: &StreamSettings) -> Config {

@@ -37,12 +37,12 @@ async fn what_was_changed_by_hand_is_made_good_or_told() {
         &pool,
         "DROP INDEX shop.sale__sold_at__idx; DROP TRIGGER autonomy_touch ON shop.sale; ALTER TABLE shop.sale DISABLE TRIGGER autonomy_refuse_truncate;
          ALTER TABLE shop.sale REPLICA IDENTITY DEFAULT; ALTER PUBLICATION autonomy DROP TABLE shop.sale; DROP VIEW shop.sale_line;
-         REVOKE ALL ON shop.sale FROM PUBLIC, autonomy_api",
+         REVOKE ALL ON shop.sale FROM PUBLIC, autonomy_drifted_api",
     )
     .await;
     execute(
         &pool,
-        &format!("REVOKE ALL ON shop.sale FROM \"{}\"; REVOKE \"{}\" FROM autonomy_relay", model.writer_role, model.reader_role),
+        &format!("REVOKE ALL ON shop.sale FROM \"{}\"; REVOKE \"{}\" FROM autonomy_drifted_relay", model.writer_role, model.reader_role),
     )
     .await;
     assert_eq!(apply_models(&pool, std::slice::from_ref(&model)).await.expect("repaired"), [Applied::Unchanged]);
@@ -145,5 +145,5 @@ async fn plans_are_refused_when_outdated_hazardous_or_locked_out() {
     let error = apply_models(&unprepared, &[before]).await.expect_err("not prepared");
     assert!(error.to_string().contains("prepare it first"), "{error}");
     let no_password = prepare::PrepareSettings { api_password: String::new(), relay_password: "x".to_owned() };
-    assert!(matches!(prepare::prepare(&pool, &no_password).await, Err(prepare::PrepareError::Password("autonomy_api"))));
+    assert!(matches!(prepare::prepare(&pool, &no_password).await, Err(prepare::PrepareError::Password("API"))));
 }

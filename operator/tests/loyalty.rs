@@ -47,9 +47,9 @@ async fn the_examples_are_applied_and_served_to_the_roles() {
 
 async fn the_roles_can_work(server: &Server, pool: &PgPool, models: &[Model]) {
     let options: PgConnectOptions = server.postgres.url("loyalty").parse().expect("a URL");
-    let api = options.clone().username("autonomy_api").password(&settings().api_password);
+    let api = options.clone().username("autonomy_loyalty_api").password(&settings().api_password);
     let mut api = PgConnection::connect_with(&api).await.expect("the API's login");
-    let relay = options.username("autonomy_relay").password(&settings().relay_password);
+    let relay = options.username("autonomy_loyalty_relay").password(&settings().relay_password);
     let mut relay = PgConnection::connect_with(&relay).await.expect("the relay's login");
     for model in models {
         for entity in &model.entities {

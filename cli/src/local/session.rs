@@ -323,13 +323,7 @@ pub fn process_name(service: &str) -> String {
 }
 
 fn models_of(service: &MicroService, models: &BTreeMap<String, Arc<Model>>) -> Vec<Arc<Model>> {
-    let spec = &service.spec;
-    let queue = spec.trigger.queue.iter().map(|queue| &queue.model);
-    let caches = spec.caches.iter().map(|cache| &cache.model);
-    let creates = spec.steps.iter().filter_map(|step| step.create.as_ref()).map(|create| &create.model);
-    let patches = spec.steps.iter().filter_map(|step| step.patch.as_ref()).map(|patch| &patch.model);
-    let names: std::collections::BTreeSet<&String> = queue.chain(caches).chain(creates).chain(patches).collect();
-    names.into_iter().filter_map(|name| models.get(name).cloned()).collect()
+    service.spec.models().into_iter().filter_map(|name| models.get(name).cloned()).collect()
 }
 
 fn stream_settings(resources: &Resources) -> StreamSettings {

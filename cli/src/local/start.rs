@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use autonomy_operator::prepare::{self, PrepareSettings};
-use autonomy_operator::sql::{API_ROLE, RELAY_ROLE};
+use autonomy_operator::sql::{api_role, relay_role};
 use autonomy_process::options::nats_connect_options;
 use autonomy_servers::{Nats, NatsOptions, Postgres, PostgresOptions};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -77,7 +77,7 @@ pub async fn servers(
         .connect(&nats_url)
         .await
         .map_err(autonomy_process::options::NatsConnectError::from)?;
-    let database = |role: &str, password: &str| format!("postgres://{role}:{password}@127.0.0.1:{postgres_port}/{DATABASE}");
+    let database = |role: String, password: &str| format!("postgres://{role}:{password}@127.0.0.1:{postgres_port}/{DATABASE}");
     let mut jetstream = jetstream::new(client.clone());
     jetstream.set_timeout(Duration::from_secs(5));
     let platform = Platform { jetstream, folder, admin, runtime, api, nats_url: nats_url.clone(), nats_sync: NATS_SYNC_SURE };
@@ -91,8 +91,8 @@ pub async fn servers(
         processes: Vec::new(),
     });
     Ok(Servers {
-        api_database: database(API_ROLE, &api_password),
-        relay_database: database(RELAY_ROLE, &relay_password),
+        api_database: database(api_role(DATABASE), &api_password),
+        relay_database: database(relay_role(DATABASE), &relay_password),
         platform,
         nats: client,
         postgres_port,

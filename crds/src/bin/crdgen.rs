@@ -14,7 +14,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/autonomy/crds");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/autonomy/files/crds");
     match run(&folder, check) {
         Ok(differing) if check && !differing.is_empty() => {
             for file in differing {

@@ -3,5 +3,6 @@
 pub mod catalog;
 pub mod operations;
 pub mod options;
+pub mod service_consumers;
 pub mod shutdown;
 pub mod telemetry;

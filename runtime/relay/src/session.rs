@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
+use autonomy_crds::Model;
 use autonomy_crds::event::{CONTEXT_MESSAGE_PREFIX, Position, TransactionContext, WriteContext, watermark_subject};
 use autonomy_crds::micro_service::Operation;
 use autonomy_process::options::{NatsConnectError, nats_connect_options};
@@ -317,7 +318,7 @@ impl<'a> Work<'a> {
             let mut connection = resources.pool.acquire().await.map_err(StateError::from)?;
             state::read_catalog(&mut connection).await?
         } else {
-            saved.models.clone()
+            self.without_removed(saved.models.clone()).await?
         };
         self.renderer = Renderer::new(models.values().cloned());
         let mut damaged = Vec::new();
@@ -377,6 +378,29 @@ impl<'a> Work<'a> {
             self.saved_tails.insert(stream, tail.sequence);
         }
         Ok(())
+    }
+
+    // Without the models whose tables and stream were removed since: what the log still has of them has no place to go.
+    async fn without_removed(&self, mut models: Models) -> Result<Models, SessionError> {
+        let mut connection = self.resources.pool.acquire().await.map_err(StateError::from)?;
+        let there = state::read_catalog(&mut connection).await?;
+        let absent: Vec<String> = models.keys().filter(|name| !there.contains_key(*name)).cloned().collect();
+        for name in absent {
+            if self.is_removed(&models[&name]).await? {
+                tracing::info!(model = name, "the model and its stream were removed; the rest of its changes is passed over");
+                models.remove(&name);
+            }
+        }
+        Ok(models)
+    }
+
+    // Whether neither the catalog has the model any more nor NATS its stream.
+    async fn is_removed(&self, model: &Model) -> Result<bool, SessionError> {
+        if !matches!(stream_end(&self.jetstream, &model.stream).await, Err(ResumeError::Missing { .. })) {
+            return Ok(false);
+        }
+        let mut connection = self.resources.pool.acquire().await.map_err(StateError::from)?;
+        Ok(!state::read_catalog(&mut connection).await?.contains_key(&model.name))
     }
 
     // Waits until the stream is there. The slot keeps the log meanwhile: no event is skipped.
@@ -616,6 +640,10 @@ impl<'a> Work<'a> {
             return Ok(());
         };
         let model = state::parse_model(name, text)?;
+        if self.is_removed(&model).await? {
+            tracing::info!(model = name, "the model was removed before its stream was made; its changes are passed over");
+            return Ok(());
+        }
         tracing::info!(model = name, position = %self.transaction.place.position, "the catalog changed");
         self.renderer.set_model(model);
         for index in self.publisher.streams()..self.renderer.feeds().len() {

@@ -1,6 +1,6 @@
 //! The worker's process: reads the service, asks the API for its models, compiles it, and hands it to its trigger.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -190,15 +190,6 @@ pub fn resolve_config(
     faults.none_or(resolved)
 }
 
-// Every model that the service names.
-fn models_of(spec: &MicroServiceSpec) -> BTreeSet<&str> {
-    let trigger = spec.trigger.queue.iter().map(|queue| queue.model.as_str());
-    let caches = spec.caches.iter().map(|cache| cache.model.as_str());
-    let creates = spec.steps.iter().filter_map(|step| step.create.as_ref()).map(|create| create.model.as_str());
-    let patches = spec.steps.iter().filter_map(|step| step.patch.as_ref()).map(|patch| patch.model.as_str());
-    trigger.chain(caches).chain(creates).chain(patches).collect()
-}
-
 // Asks the API for the models until it has them all; `None` when told to stop.
 async fn fetch_models(
     api_url: &str,
@@ -208,7 +199,7 @@ async fn fetch_models(
 ) -> Result<Option<BTreeMap<String, Arc<Model>>>, Error> {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
     let mut models = BTreeMap::new();
-    for name in models_of(spec) {
+    for name in spec.models() {
         loop {
             match fetch_model(&client, api_url, name).await {
                 Ok(model) => {

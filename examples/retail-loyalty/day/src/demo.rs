@@ -197,6 +197,30 @@ async fn story(options: &Options, running: &Running, day: &Path, expected: &Expe
     Ok(ending.comparison.is_right())
 }
 
+/// Runs a generated day through a platform that somebody else started, and prints the summary; gives whether all is as expected.
+///
+/// # Errors
+/// When the platform does not come up, or the day can't be brought in or counted.
+pub async fn trading_day_on(platform: &Platform, day: &Path, outside: &Outside) -> Result<bool, DemoError> {
+    let file = day.join("expected.json");
+    let read = || serde_json::from_slice::<Expected>(&fs::read(&file)?).map_err(io::Error::other);
+    let expected = read().map_err(at(&file))?;
+    let begun = Instant::now();
+    while platform.queues().await.is_err() || !platform.is_up(&[]).await {
+        if begun.elapsed() > START_PATIENCE {
+            platform.queues().await?;
+            platform.count("/api/retail/sales", "").await?;
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    println!("  Platform is up: object API on {}", platform.local.api);
+    let seeded = seed::seed(platform, day).await?;
+    println!("  Reference data is in: {} objects", readable(seeded));
+    let ending = trading_day(platform, day, &expected, outside).await?;
+    println!("{}\n{}", summary(&ending, &expected), json_line(&ending, &expected));
+    Ok(ending.comparison.is_right())
+}
+
 fn prepare_day(size: &Size, day: &Path) -> Result<Expected, DemoError> {
     let file = day.join("expected.json");
     let world = crate::facts::World::new(size);

@@ -8,7 +8,7 @@ use retail_loyalty::count::{Counted, Outside};
 use retail_loyalty::demo;
 use retail_loyalty::expected::Expected;
 use retail_loyalty::facts::Size;
-use retail_loyalty::platform::{LocalState, Platform};
+use retail_loyalty::platform::{Platform, Where};
 use retail_loyalty::stand_ins::{Addresses, StandIns};
 use retail_loyalty::{seed, written};
 
@@ -48,21 +48,29 @@ enum Action {
         /// The generated day.
         #[arg(long)]
         day: PathBuf,
-        /// The data folder of `autonomy local`.
-        #[arg(long)]
-        data_dir: PathBuf,
+        #[command(flatten)]
+        platform: Where,
         /// Leave the stores' files out.
         #[arg(long)]
         reference_only: bool,
+    },
+    /// Runs a generated day through a running platform: reference data, the stores' files, and the count at the end; exit status 1 on any difference.
+    TradingDay {
+        /// The generated day.
+        #[arg(long)]
+        day: PathBuf,
+        #[command(flatten)]
+        platform: Where,
+        #[command(flatten)]
+        outside: Outside,
     },
     /// Counts what the platform and the systems outside have, beside what must be there; exit status 1 on any difference.
     Count {
         /// The generated day.
         #[arg(long)]
         day: PathBuf,
-        /// The data folder of `autonomy local`.
-        #[arg(long)]
-        data_dir: PathBuf,
+        #[command(flatten)]
+        platform: Where,
         #[command(flatten)]
         outside: Outside,
     },
@@ -92,17 +100,25 @@ async fn run(action: Action) -> Result<bool, Box<dyn std::error::Error>> {
             println!("LOYALTY_PROVIDER_URL={}", systems.loyalty_provider.url());
             println!("ACCOUNTING_URL={}", systems.accounting.url());
             println!("TICKET_DESK_URL={}", systems.ticket_desk.url());
-            tokio::signal::ctrl_c().await?;
+            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+            tokio::select! {
+                interrupted = tokio::signal::ctrl_c() => interrupted?,
+                _ = terminate.recv() => {}
+            }
         }
-        Action::Seed { day, data_dir, reference_only } => {
-            let platform = Platform::connect(LocalState::read(&data_dir)?).await?;
+        Action::Seed { day, platform, reference_only } => {
+            let platform = Platform::connect(platform.resolve()?).await?;
             println!("{} objects", seed::seed(&platform, &day).await?);
             if !reference_only {
                 seed::drop_files(&day, &platform.incoming()).await?;
             }
         }
-        Action::Count { day, data_dir, outside } => {
-            let platform = Platform::connect(LocalState::read(&data_dir)?).await?;
+        Action::TradingDay { day, platform, outside } => {
+            let platform = Platform::connect(platform.resolve()?).await?;
+            return Ok(demo::trading_day_on(&platform, &day, &outside).await?);
+        }
+        Action::Count { day, platform, outside } => {
+            let platform = Platform::connect(platform.resolve()?).await?;
             let expected: Expected = serde_json::from_slice(&std::fs::read(day.join("expected.json"))?)?;
             let counted = Counted::read(&platform, &outside).await?;
             let comparison = counted.compare(&expected);

@@ -12,6 +12,47 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+/// Where the platform is, on the command line: the data folder of an `autonomy local`, or the addresses of one in a cluster.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Where {
+    /// The data folder of `autonomy local`.
+    #[arg(long, required_unless_present = "api")]
+    data_dir: Option<PathBuf>,
+    /// The object API's address.
+    #[arg(long, env = "PLATFORM_API_URL", requires_all = ["nats", "files_dir"])]
+    api: Option<String>,
+    /// NATS's address; best given in the environment.
+    #[arg(long, env = "PLATFORM_NATS_URL", hide_env_values = true)]
+    nats: Option<String>,
+    /// The base of the services' folders.
+    #[arg(long, env = "PLATFORM_FILES_DIR")]
+    files_dir: Option<PathBuf>,
+    /// The Kubernetes namespace.
+    #[arg(long, env = "PLATFORM_NAMESPACE", default_value = "default")]
+    namespace: String,
+}
+
+impl Where {
+    /// The addresses.
+    ///
+    /// # Errors
+    /// When `local.json` is not there (yet) or can't be read.
+    pub fn resolve(&self) -> Result<LocalState, PlatformError> {
+        match (&self.data_dir, &self.api, &self.nats, &self.files_dir) {
+            (Some(data_dir), ..) => LocalState::read(data_dir),
+            (None, Some(api), Some(nats), Some(files_dir)) => Ok(LocalState {
+                namespace: self.namespace.clone(),
+                api: api.clone(),
+                nats: nats.clone(),
+                files_dir: files_dir.clone(),
+                processes: Vec::new(),
+            }),
+            // The command line asks for one of both.
+            _ => LocalState::read(Path::new(".")),
+        }
+    }
+}
+
 /// Where the platform is: `local.json`, which `autonomy local` writes into its data folder.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]

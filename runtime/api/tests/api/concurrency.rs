@@ -165,7 +165,7 @@ async fn connections_that_break_are_made_again() {
     let api = Api::start().await;
     for round in 0..5 {
         api.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'autonomy_api' AND datname = current_database()",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = (SELECT api_role FROM autonomy.platform) AND datname = current_database()",
         )
         .await;
         let headers = [("idempotency-key", format!("k-{round}"))];

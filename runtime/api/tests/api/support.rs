@@ -194,8 +194,9 @@ impl Api {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (_, rest) = self.database.split_once('@').unwrap();
+        let role = autonomy_operator::sql::api_role(rest.split_once('/').unwrap().1);
         let options = Options {
-            database: DatabaseOptions { database_url: format!("postgres://autonomy_api:api@{rest}"), database_connections: 6 },
+            database: DatabaseOptions { database_url: format!("postgres://{role}:api@{rest}"), database_connections: 6 },
             listen: "127.0.0.1:0".parse().unwrap(),
             max_body: 4 * 1024 * 1024,
             body_memory: 32 * 1024 * 1024,

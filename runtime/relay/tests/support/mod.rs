@@ -195,7 +195,7 @@ impl World {
         command
             .args(["relay_process", "--exact", "--nocapture"])
             .env(CHILD, format!("--operations-listen {operations} --nats-sync-interval {}", self.sync_interval))
-            .env("AUTONOMY_DATABASE_URL", format!("postgres://autonomy_relay:relay@127.0.0.1:{}/shop", self.postgres_port))
+            .env("AUTONOMY_DATABASE_URL", format!("postgres://autonomy_shop_relay:relay@127.0.0.1:{}/shop", self.postgres_port))
             .env("AUTONOMY_NATS_URL", &self.nats_url)
             .stdout(log.try_clone().unwrap())
             .stderr(log);

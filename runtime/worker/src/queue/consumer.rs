@@ -5,18 +5,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::jetstream::consumer::Consumer;
 use async_nats::jetstream::consumer::pull::{self, BatchConfig};
-use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy};
 use async_nats::jetstream::context::Context;
 use async_nats::jetstream::stream::Stream;
 use async_nats::{StatusCode, Subscriber};
 use autonomy_crds::event::header;
+use autonomy_process::service_consumers::DurableConsumer;
 use autonomy_process::telemetry::error_chain;
 use futures::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
-
-use super::holdings::ACK_WAIT;
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
 const EXPIRES: Duration = Duration::from_secs(10);
@@ -28,37 +27,6 @@ const REMEMBERED: usize = 1024;
 // Of older ones, one in so many, and how many of those.
 const SPARSE: u64 = 1024;
 const SPARSE_REMEMBERED: usize = 1024;
-
-/// What a durable consumer is made from.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    /// The stream.
-    pub stream: String,
-    /// The consumer's name.
-    pub name: String,
-    /// For people.
-    pub description: String,
-    /// What it listens to.
-    pub subjects: Vec<String>,
-    /// The most messages that may be delivered and not acknowledged.
-    pub max_ack_pending: usize,
-}
-
-impl Wanted {
-    fn config(&self) -> pull::Config {
-        pull::Config {
-            durable_name: Some(self.name.clone()),
-            description: Some(self.description.clone()),
-            deliver_policy: DeliverPolicy::All,
-            ack_policy: AckPolicy::Explicit,
-            ack_wait: ACK_WAIT,
-            max_deliver: -1,
-            filter_subjects: self.subjects.clone(),
-            max_ack_pending: i64::try_from(self.max_ack_pending).unwrap_or(i64::MAX),
-            ..pull::Config::default()
-        }
-    }
-}
 
 /// Why a consumer can't be had at the moment.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +42,7 @@ pub struct ConsumerError {
 /// Pulls from one consumer.
 pub struct Puller {
     jetstream: Context,
-    wanted: Wanted,
+    wanted: DurableConsumer,
     room: Arc<Semaphore>,
     capacity: usize,
     remembered: VecDeque<(u64, String)>,
@@ -86,7 +54,13 @@ pub struct Puller {
 
 impl Puller {
     /// A puller with at most `capacity` messages in hand.
-    pub fn new(jetstream: Context, wanted: Wanted, capacity: usize, interruptions: watch::Receiver<u64>, stop: CancellationToken) -> Self {
+    pub fn new(
+        jetstream: Context,
+        wanted: DurableConsumer,
+        capacity: usize,
+        interruptions: watch::Receiver<u64>,
+        stop: CancellationToken,
+    ) -> Self {
         let room = Arc::new(Semaphore::new(capacity));
         Self { jetstream, wanted, room, capacity, remembered: VecDeque::new(), sparse: VecDeque::new(), interruptions, stop }
     }

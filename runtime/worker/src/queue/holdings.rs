@@ -12,8 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::{Place, Source};
 
-/// How long the server waits for a sign before it delivers a message again.
-pub const ACK_WAIT: Duration = Duration::from_secs(20);
 const PROGRESS: Duration = Duration::from_secs(5);
 // How often deferred acknowledgements are looked at.
 const TICK: Duration = Duration::from_millis(250);

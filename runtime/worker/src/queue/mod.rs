@@ -21,14 +21,14 @@ use async_nats::jetstream::context::ContextBuilder;
 use autonomy_crds::event as names;
 use autonomy_crds::names::parse_duration;
 use autonomy_process::options::nats_connect_options;
-use futures::StreamExt;
+use autonomy_process::service_consumers::ServiceConsumers;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::caches::Caches;
 use crate::worker::{Context, Error};
-use consumer::{Puller, Wanted};
+use consumer::Puller;
 use event::Source;
 use handler::Handler;
 use holdings::Holdings;
@@ -40,8 +40,6 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 const WATCH: Duration = Duration::from_millis(500);
 const LAG_EVERY: u32 = 8;
 // Messages that wait for the sync of what replaces them are not acknowledged meanwhile; they must not keep others from being delivered.
-const MOST_DEFERRED: usize = 100_000;
-const LEAST_IN_HAND: usize = 16;
 
 /// Handles events until the worker stops.
 ///
@@ -82,38 +80,24 @@ pub async fn run(context: Context, metrics: Metrics) -> Result<(), Error> {
         window,
         lanes: lanes::Lanes::default(),
     });
-    let mut capacity = (concurrency * 2).max(LEAST_IN_HAND);
     if let (Some(batch), Some(windows)) = (&queue.batch, windows) {
         let max_objects = usize::try_from(batch.max_objects).unwrap_or(usize::MAX).max(1);
         let max_wait = parse_duration(&batch.max_wait).map_err(|text| trigger_error("batch.maxWait is no duration", text))?;
-        capacity = capacity.max(max_objects * 2);
         tokio::spawn(batch::gather(handler.clone(), windows, max_objects, max_wait));
     }
 
     let ready: [Arc<AtomicBool>; 2] = Default::default();
-    let max_ack_pending = capacity + MOST_DEFERRED;
-    let events = Wanted {
-        stream: names::stream(namespace, &queue.model),
-        name: service.name.clone(),
-        description: format!("Events that trigger {}", service.name),
-        subjects: names::filter_subjects(namespace, &queue.model, &queue.entity, &queue.operations, &queue.routing),
-        max_ack_pending,
-    };
-    let due = Wanted {
-        stream: retries,
-        name: format!("{}-retries", service.name),
-        description: format!("Retries of {} that are due", service.name),
-        subjects: vec![names::retry_due_subject(namespace, &service.name, "*")],
-        max_ack_pending,
-    };
-    let lag = [(events.stream.clone(), events.name.clone()), (due.stream.clone(), due.name.clone())];
+    let consumers = ServiceConsumers::new(namespace, &service.name, &service.spec, &queue);
+    let capacity = consumers.capacity;
     let end = CancellationToken::new();
     let keeper = tokio::spawn({
         let (holdings, end) = (holdings.clone(), end.clone());
         async move { holdings.keep(end).await }
     });
     let pullers = TaskTracker::new();
-    for (place, (wanted, source)) in [(events, Source::Model), (due, Source::Retries)].into_iter().enumerate() {
+    for (place, (wanted, source)) in
+        [(consumers.events.clone(), Source::Model), (consumers.due.clone(), Source::Retries)].into_iter().enumerate()
+    {
         let puller = Puller::new(jetstream.clone(), wanted, capacity, interruptions.clone(), context.stop.clone());
         let (handler, ready) = (handler.clone(), ready[place].clone());
         pullers.spawn(async move {
@@ -121,7 +105,7 @@ pub async fn run(context: Context, metrics: Metrics) -> Result<(), Error> {
         });
     }
 
-    report(&context, &client, &jetstream, &caches, &holdings, &ready, &metrics, &lag).await;
+    report(&context, &client, &jetstream, &caches, &holdings, &ready, &metrics, &consumers).await;
 
     pullers.close();
     pullers.wait().await;
@@ -173,7 +157,7 @@ async fn report(
     holdings: &Holdings,
     ready: &[Arc<AtomicBool>; 2],
     metrics: &Metrics,
-    lag: &[(String, String); 2],
+    consumers: &ServiceConsumers,
 ) {
     let mut turns: u32 = 0;
     loop {
@@ -199,28 +183,15 @@ async fn report(
             metrics.cache_ready.get_or_create(&labels).set(i64::from(cache.seen() > 0));
         }
         if turns.is_multiple_of(LAG_EVERY) {
-            tell_lag(context, jetstream, metrics, lag).await;
+            if let Ok(lag) = consumers.lag(jetstream).await {
+                metrics.pending.set(i64::try_from(lag.pending).unwrap_or(i64::MAX));
+                metrics.retries_waiting.set(i64::try_from(lag.retries).unwrap_or(i64::MAX));
+            }
         }
         turns = turns.wrapping_add(1);
         tokio::select! {
             () = context.stop.cancelled() => return,
             () = tokio::time::sleep(WATCH) => {}
         }
-    }
-}
-
-async fn tell_lag(context: &Context, jetstream: &jetstream::Context, metrics: &Metrics, lag: &[(String, String); 2]) {
-    let [(stream, consumer), (retries, _)] = lag;
-    if let Ok(stream) = jetstream.get_stream_no_info(stream).await
-        && let Ok(info) = stream.consumer_info(consumer).await
-    {
-        metrics.pending.set(i64::try_from(info.num_pending).unwrap_or(i64::MAX));
-    }
-    let subjects = format!("autonomy.{}._retries.{}.>", context.service.namespace, context.service.name);
-    if let Ok(stream) = jetstream.get_stream_no_info(retries).await
-        && let Ok(waiting) = stream.info_builder().subjects(subjects).fetch().await
-    {
-        // One message a subject.
-        metrics.retries_waiting.set(i64::try_from(waiting.count().await).unwrap_or(i64::MAX));
     }
 }

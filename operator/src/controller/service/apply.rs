@@ -1,0 +1,60 @@
+//! Putting a MicroService into effect: its consumers first, so that nothing is missed, then what runs in the cluster.
+
+use async_nats::jetstream::Context as JetStream;
+use autonomy_process::service_consumers::DurableConsumer;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::Api;
+
+use super::super::context::Context;
+use super::super::server_side::{ensure, ensure_in, remove_in};
+use super::ServiceError;
+use super::build::{Built, worker_name};
+use super::dereference::Dereferenced;
+
+/// Puts it into effect; may be repeated at any time. Gives the Deployment as it is.
+pub async fn apply(context: &Context, from: &Dereferenced, built: &Built) -> Result<Deployment, ServiceError> {
+    let client = &context.client;
+    if let Some(consumers) = &built.consumers {
+        for consumer in [&consumers.events, &consumers.due] {
+            ensure_consumer(&from.connection.jetstream, consumer).await?;
+        }
+        context.lag.put(&from.namespace, &from.name, from.connection.jetstream.clone(), consumers.clone());
+    }
+    ensure(client, &built.declaration).await?;
+    let deployment = ensure(client, &built.deployment).await?;
+    ensure(client, &built.metrics).await?;
+    ensure(client, &built.disruption_budget).await?;
+    ensure(client, &built.network_policy).await?;
+    if let Some(kind) = &built.scaled_object_kind {
+        let api = Api::namespaced_with(client.clone(), &from.namespace, kind);
+        match &built.scaled_object {
+            Some(object) => drop(ensure_in(&api, object, &kind.kind).await?),
+            None => remove_in(&api, &worker_name(&from.name), &built.ownership.owner.uid, &kind.kind).await?,
+        }
+    }
+    Ok(deployment)
+}
+
+// Makes the consumer where it is not there, or not what is wanted.
+async fn ensure_consumer(jetstream: &JetStream, wanted: &DurableConsumer) -> Result<(), ServiceError> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| ServiceError::Consumer {
+        name: wanted.name.clone(),
+        stream: wanted.stream.clone(),
+        source,
+    };
+    let stream = jetstream.get_stream_no_info(&wanted.stream).await.map_err(|error| failed(error.into()))?;
+    if let Ok(info) = stream.consumer_info(&wanted.name).await {
+        let there = &info.config;
+        let wanted_config = wanted.config();
+        if there.filter_subjects == wanted_config.filter_subjects
+            || (there.filter_subjects.is_empty() && wanted.subjects.len() == 1 && there.filter_subject == wanted.subjects[0])
+        {
+            if there.max_ack_pending == wanted_config.max_ack_pending {
+                return Ok(());
+            }
+        }
+    }
+    stream.create_consumer(wanted.config()).await.map_err(|error| failed(error.into()))?;
+    tracing::info!(consumer = wanted.name, stream = wanted.stream, "consumer made");
+    Ok(())
+}
