@@ -16,7 +16,7 @@ DATA_DIR ?= .autonomy/demo
 IMAGES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build images demo test lint crds cluster cluster-down clean
+.PHONY: help setup build images demo test e2e lint crds cluster cluster-down clean
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -33,8 +33,12 @@ images: setup ## Build the container images, or those in IMAGES; PROFILE=release
 demo: build ## Run the retail loyalty case and stay up; ONCE=1 ends with the summary, SALES=n sets its size
 	@$(BIN)/retail-loyalty demo $(if $(ONCE),--once) --sales $(SALES) --listen $(LISTEN) --data-dir $(DATA_DIR)
 
-test: lint ## Run every check and every test, against real PostgreSQL and NATS
+test: lint ## Run every check and every test, against real PostgreSQL, NATS and (where one can be had) Kubernetes
 	cargo test --locked --workspace --no-fail-fast
+	@e2e/run --if-possible
+
+e2e: build ## Run the tests against a real Kubernetes: our own, or KUBECONFIG's; KEDA=1 tests scaling by lag too
+	@e2e/run
 
 lint: build ## Check formatting, lints, licences and the generated CRDs
 	cargo fmt --all --check

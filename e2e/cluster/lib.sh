@@ -8,9 +8,11 @@ KUBERNETES_VERSION=v1.35.4
 HELM_VERSION=v3.21.3
 KUBECONFORM_VERSION=v0.8.0
 KEDA_VERSION=v2.21.0
+NETWORK_POLICIES_VERSION=v0.8.0
 PAUSE_IMAGE=autonomy.cluster/pause:1
 COREDNS_IMAGE=autonomy.cluster/coredns:1.15.0
 METRICS_SERVER_IMAGE=autonomy.cluster/metrics-server:0.9.0
+NETWORK_POLICIES_IMAGE=autonomy.cluster/kube-network-policies:$NETWORK_POLICIES_VERSION
 
 DIR=${CLUSTER_DIR:-/var/lib/autonomy-cluster}
 NETWORK=${CLUSTER_NETWORK:-10.97} # the first half of this /16 is for pods, the second for Services
@@ -20,6 +22,7 @@ DNS_IP=$NETWORK.128.10
 BRIDGE=autonomy0 # the pods' bridge; the node's own address is on it, so nothing depends on the machine's network
 CGROUP=autonomy-cluster
 CHAIN=AUTONOMY-CLUSTER
+QUEUE=1097 # the number under which the kernel asks the network policies
 # Folders outside DIR that kubelet, containerd and CNI make in fixed places, the deepest first.
 FOLDERS=(/var/lib/kubelet /var/lib/cni/results /var/lib/cni /var/log/containers /run/containerd/s /run/containerd)
 
@@ -49,6 +52,10 @@ kubernetes() { # prints the folder of the Kubernetes programs, all links to one 
   echo "$folder"
 }
 
+go_module() { # module@version: prints its folder, where it builds with the very versions it was released with
+  (cd / && go mod download -json "$1") | sed -n 's/.*"Dir": "\(.*\)",/\1/p'
+}
+
 go_program() { # module's folder here: prints the path of the one binary it makes
   local binary
   binary=$(built_folder "$1")/$1
@@ -76,6 +83,37 @@ image() { # name, Dockerfile, the one file in it: builds it beside that file and
   tar=$(dirname "$3")/image.tar
   [ -e "$tar" ] || quietly "building the image $1" "$here/build-image" "$1" "$2" "$3" "$tar"
   ctr images ls -q | grep -qx "$1" || quietly "loading the image $1" "$here/load" "$tar"
+}
+
+install_packages() { # program:Debian package, of those that must be there
+  local missing=() pair
+  for pair; do
+    command -v "${pair%:*}" >/dev/null || missing+=("${pair#*:}")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || fail "missing: ${missing[*]}; or give a cluster by KUBECONFIG"
+  quietly "reading the package lists" apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive quietly "installing ${missing[*]}" \
+    apt-get install -y -qq --no-install-recommends "${missing[@]}"
+}
+
+render() { # puts our names in place of {NAME}
+  local name script=
+  for name in DIR NETWORK NODE NODE_IP DNS_IP BRIDGE CGROUP CNI_BIN PAUSE_IMAGE COREDNS_IMAGE METRICS_SERVER_IMAGE \
+    NETWORK_POLICIES_IMAGE KEDA_VERSION FORWARD MASQUERADE_ALL VOLUME QUEUE; do
+    script+="s|{$name}|${!name:-}|g;"
+  done
+  sed "$script"
+}
+
+rules() { # table, chains they hang in, our rules: a chain of ours, made once for the table
+  local table=$1 parents=$2 parent rule
+  shift 2
+  ! iptables -w -t "$table" -n -L "$CHAIN" >/dev/null 2>&1 || return 0
+  iptables -w -t "$table" -N "$CHAIN"
+  # shellcheck disable=SC2086 # a rule is several words
+  for rule; do iptables -w -t "$table" -A "$CHAIN" $rule; done
+  for parent in $parents; do iptables -w -t "$table" -I "$parent" -j "$CHAIN"; done
 }
 
 kubectl() { "$bin/kubectl" --kubeconfig "$DIR/kubeconfig" "$@"; } # this cluster's, for whoever has set bin

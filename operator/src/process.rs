@@ -59,12 +59,18 @@ pub struct Options {
     /// This replica's name.
     #[arg(long, env = "AUTONOMY_POD_NAME", default_value = "autonomy-operator")]
     pub pod_name: String,
+    /// This replica's address, where the leader is reached.
+    #[arg(long, env = "AUTONOMY_POD_IP")]
+    pub pod_ip: Option<String>,
     /// The image of API, relay and workers.
     #[arg(long, env = "AUTONOMY_RUNTIME_IMAGE", default_value = "autonomy.dev/runtime:dev")]
     pub runtime_image: String,
     /// When that image is pulled; by Kubernetes' rule where left out.
     #[arg(long, env = "AUTONOMY_RUNTIME_IMAGE_PULL_POLICY", default_value = "")]
     pub runtime_image_pull_policy: String,
+    /// Secrets for pulling that image, separated by commas; they are looked for in the namespace of each pod.
+    #[arg(long, env = "AUTONOMY_RUNTIME_IMAGE_PULL_SECRETS", value_delimiter = ',')]
+    pub runtime_image_pull_secrets: Vec<String>,
     /// Where KEDA reaches the leader, for example `http://autonomy-operator-leader.autonomy.svc:9090`; without it nothing is scaled by lag.
     #[arg(long, env = "AUTONOMY_OPERATOR_URL", default_value = "")]
     pub operator_url: String,
@@ -140,7 +146,6 @@ async fn reconcile(options: Options) -> Result<(), Error> {
     let config = kube::Config::infer().await?;
     let client = Client::try_from(config)?;
     let candidate = Candidate::new(client.clone(), &options.namespace, &options.pod_name);
-    candidate.mark(false).await;
     // A replica that stands by is ready: it takes over when it is needed.
     readiness.ready();
     if !candidate.become_leader(&stop).await {
@@ -148,11 +153,14 @@ async fn reconcile(options: Options) -> Result<(), Error> {
     }
     tracing::info!(name = options.pod_name, "this replica is the leader");
     metrics.leader.set(1);
-    candidate.mark(true).await;
+    if let (Some(service), Some(address)) = (leader_service(&options.operator_url), &options.pod_ip) {
+        candidate.announce(service, address, i32::from(options.operations.operations_listen.port())).await;
+    }
 
     let settings = Arc::new(Settings {
         runtime_image: options.runtime_image,
         runtime_image_pull_policy: options.runtime_image_pull_policy,
+        runtime_image_pull_secrets: options.runtime_image_pull_secrets.into_iter().filter(|name| !name.is_empty()).collect(),
         operator_url: options.operator_url.trim_end_matches('/').to_owned(),
         pod_name: options.pod_name,
         resync: options.resync,
@@ -172,7 +180,11 @@ async fn reconcile(options: Options) -> Result<(), Error> {
     if tokio::time::timeout(FAREWELL, &mut reconciling).await.is_err() {
         tracing::warn!("reconciles were under way for too long; they go on with the next leader");
     }
-    candidate.mark(false).await;
     candidate.resign().await;
     Ok(())
+}
+
+// The Service's name in the leader's URL.
+fn leader_service(url: &str) -> Option<&str> {
+    url.split_once("://")?.1.split(['.', ':', '/']).next().filter(|name| !name.is_empty())
 }

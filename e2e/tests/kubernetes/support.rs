@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use autonomy_crds::condition::ReconciledStatus;
 use autonomy_e2e::root;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, DeleteParams, ListParams};
 use kube::core::NamespaceResourceScope;
@@ -111,7 +112,9 @@ impl World {
                 text.trim().to_owned()
             };
             let namespace = &self.namespace;
-            self.apply_raw(&format!("{{apiVersion: v1, kind: Secret, metadata: {{name: {name}, namespace: {namespace}}}, stringData: {{url: '{url}'}}}}"));
+            self.apply_raw(&format!(
+                "{{apiVersion: v1, kind: Secret, metadata: {{name: {name}, namespace: {namespace}}}, stringData: {{url: '{url}'}}}}"
+            ));
         }
     }
 
@@ -166,7 +169,8 @@ impl World {
 
     /// Waits until a resource is not Ready for a reason; gives its message.
     pub async fn not_ready<K: Reconciled>(&self, name: &str, wanted: &str) -> String {
-        let found = self.until(name, wanted, |resource: &K| reason(resource).is_some_and(|(ready, reason)| !ready && reason == wanted)).await;
+        let found =
+            self.until(name, wanted, |resource: &K| reason(resource).is_some_and(|(ready, reason)| !ready && reason == wanted)).await;
         message(&found)
     }
 
@@ -211,7 +215,11 @@ impl World {
     // What a person would look at.
     fn explain(&self) -> String {
         let all = run(kubectl_path(), &["get", "dp,dm,ms,mig,pods,events", "-n", &self.namespace, "-o", "wide"], "");
-        let log = run(kubectl_path(), &["logs", "-n", RELEASE_NAMESPACE, "-l", "app.kubernetes.io/component=operator", "--tail=40", "--prefix"], "");
+        let log = run(
+            kubectl_path(),
+            &["logs", "-n", RELEASE_NAMESPACE, "-l", "app.kubernetes.io/component=operator", "--tail=40", "--prefix"],
+            "",
+        );
         format!("{}\n{}", String::from_utf8_lossy(&all.stdout), String::from_utf8_lossy(&log.stdout))
     }
 }
@@ -225,7 +233,24 @@ fn http_request(method: &str, uri: &str, body: Option<&Value>) -> http::Request<
 /// Runs SQL in the bundled PostgreSQL.
 pub fn psql(database: &str, sql: &str) -> String {
     let pod = "autonomy-postgresql-0";
-    let command = ["exec", "-i", "-n", RELEASE_NAMESPACE, pod, "--", "psql", "-h", "/run/postgresql", "-U", "postgres", "-d", database, "-v", "ON_ERROR_STOP=1", "-Atq"];
+    let command = [
+        "exec",
+        "-i",
+        "-n",
+        RELEASE_NAMESPACE,
+        pod,
+        "--",
+        "psql",
+        "-h",
+        "/run/postgresql",
+        "-U",
+        "postgres",
+        "-d",
+        database,
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-Atq",
+    ];
     succeed(kubectl_path(), &command, sql).trim().to_owned()
 }
 
@@ -249,7 +274,9 @@ pub async fn pods(client: &Client, namespace: &str, labels: &str) -> Vec<Pod> {
 }
 
 /// A kind of ours, with its status.
-pub trait Reconciled: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {
+pub trait Reconciled:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
     type Status: ReconciledStatus;
     fn status(&self) -> Option<&Self::Status>;
 }
@@ -288,9 +315,12 @@ pub fn message<K: Reconciled>(resource: &K) -> String {
     conditions.into_iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.message).unwrap_or_default()
 }
 
-/// The name of the pod that leads.
+/// The name of the pod that leads: the Lease's holder, where that pod is still there.
 pub async fn leader(client: &Client) -> Option<String> {
-    pods(client, RELEASE_NAMESPACE, "autonomy.dev/leader=true").await.first().map(ResourceExt::name_any)
+    let leases: Api<Lease> = Api::namespaced(client.clone(), RELEASE_NAMESPACE);
+    let holder = leases.get("autonomy-operator").await.ok()?.spec?.holder_identity?;
+    let pods = pods(client, RELEASE_NAMESPACE, "app.kubernetes.io/component=operator").await;
+    pods.iter().map(ResourceExt::name_any).find(|name| *name == holder)
 }
 
 /// A small DataPlatform on the bundled servers.
@@ -314,8 +344,8 @@ spec:
     - name: Sale
       key: [receipt]
       attributes:
-        - {name: receipt, type: string, length: 40, required: true}
+        - {name: receipt, type: string, maxLength: 40, required: true}
         - {name: amount, type: decimal, precision: 12, scale: 2, required: true}
-        - {name: status, type: string, length: 20, default: open}
+        - {name: status, type: string, maxLength: 20, default: open}
       events: {routing: status}
 ";

@@ -34,6 +34,8 @@ pub struct Settings {
     pub runtime_image: String,
     /// When it is pulled; by Kubernetes' rule where empty.
     pub runtime_image_pull_policy: String,
+    /// Secrets for pulling it.
+    pub runtime_image_pull_secrets: Vec<String>,
     /// Where KEDA reaches this operator, without a slash at the end; nothing is scaled by lag where it is empty.
     pub operator_url: String,
     /// This replica's name, for events.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
@@ -11,9 +11,9 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::FIELD_MANAGER;
+
 const LEASE: &str = "autonomy-operator";
-/// The label of the leader's pod.
-pub const LEADER_LABEL: &str = "autonomy.dev/leader";
 /// How long a leader that says nothing is believed.
 const DURATION: Duration = Duration::from_secs(15);
 /// A leader that could not renew for so long gives up, before another one may take over.
@@ -35,7 +35,7 @@ pub enum LeaderError {
 /// The lease, for one that wants to be the leader.
 pub struct Candidate {
     leases: Api<Lease>,
-    pods: Api<Pod>,
+    endpoints: Api<EndpointSlice>,
     name: String,
 }
 
@@ -48,16 +48,25 @@ struct Seen {
 impl Candidate {
     /// `name` is this replica's, different from all others'.
     pub fn new(client: kube::Client, namespace: &str, name: &str) -> Self {
-        Self { leases: Api::namespaced(client.clone(), namespace), pods: Api::namespaced(client, namespace), name: name.to_owned() }
+        Self { leases: Api::namespaced(client.clone(), namespace), endpoints: Api::namespaced(client, namespace), name: name.to_owned() }
     }
 
-    /// Marks this replica's pod as the leader's or takes the mark off; a Service selects by it those who ask for lag.
-    pub async fn mark(&self, leads: bool) {
-        let patch = json!({"metadata": {"labels": {LEADER_LABEL: leads.then_some("true")}}});
-        match self.pods.patch_metadata(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 404 => tracing::debug!("this process is no pod"),
-            Err(error) => tracing::warn!(%error, "this pod's label {LEADER_LABEL} can't be set; KEDA may not reach the leader"),
+    /// Leads those who ask the leader's Service, KEDA among them, to this replica's address. The Service has no selector; this is its only address.
+    pub async fn announce(&self, service: &str, address: &str, port: i32) {
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": service, "labels": {
+                "kubernetes.io/service-name": service,
+                "endpointslice.kubernetes.io/managed-by": FIELD_MANAGER,
+            }},
+            "addressType": if address.contains(':') { "IPv6" } else { "IPv4" },
+            "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+            "ports": [{"name": "lag", "port": port, "protocol": "TCP"}],
+        });
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        if let Err(error) = self.endpoints.patch(service, &parameters, &Patch::Apply(&slice)).await {
+            tracing::warn!(%error, service, "the leader's address can't be told; KEDA does not reach it");
         }
     }
 

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use autonomy_crds::container::{ContainerResources, ResourceAmounts};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvFromSource, EnvVar, EnvVarSource, HTTPGetAction, Lifecycle, LifecycleHandler, Pod,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext, Service,
-    ServicePort, ServiceSpec, SleepAction, TopologySpreadConstraint, Volume, VolumeMount,
+    Capabilities, Container, ContainerPort, EnvFromSource, EnvVar, EnvVarSource, HTTPGetAction, Lifecycle, LifecycleHandler,
+    LocalObjectReference, Pod, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
+    SecretKeySelector, SecurityContext, Service, ServicePort, ServiceSpec, SleepAction, TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPort, NetworkPolicySpec};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
@@ -161,6 +161,10 @@ impl Role {
         let pod = PodSpec {
             containers: vec![container],
             volumes: Some(volumes).filter(|volumes| !volumes.is_empty()),
+            image_pull_secrets: Some(
+                settings.runtime_image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect(),
+            )
+            .filter(|secrets: &Vec<_>| !secrets.is_empty()),
             // Nothing in these pods speaks to Kubernetes.
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),

@@ -1,6 +1,8 @@
 //! Putting a MicroService into effect: its consumers first, so that nothing is missed, then what runs in the cluster.
 
-use async_nats::jetstream::Context as JetStream;
+use async_nats::jetstream::consumer::Config;
+use async_nats::jetstream::stream::ConsumerErrorKind;
+use async_nats::jetstream::{Context as JetStream, ErrorCode};
 use autonomy_process::service_consumers::DurableConsumer;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::Api;
@@ -43,18 +45,27 @@ async fn ensure_consumer(jetstream: &JetStream, wanted: &DurableConsumer) -> Res
         source,
     };
     let stream = jetstream.get_stream_no_info(&wanted.stream).await.map_err(|error| failed(error.into()))?;
-    if let Ok(info) = stream.consumer_info(&wanted.name).await {
-        let there = &info.config;
-        let wanted_config = wanted.config();
-        if there.filter_subjects == wanted_config.filter_subjects
-            || (there.filter_subjects.is_empty() && wanted.subjects.len() == 1 && there.filter_subject == wanted.subjects[0])
-        {
-            if there.max_ack_pending == wanted_config.max_ack_pending {
-                return Ok(());
-            }
-        }
+    if let Ok(info) = stream.consumer_info(&wanted.name).await
+        && is_wanted(&info.config, wanted)
+    {
+        return Ok(());
     }
-    stream.create_consumer(wanted.config()).await.map_err(|error| failed(error.into()))?;
+    match stream.create_consumer(wanted.config()).await {
+        Ok(_) => {}
+        // The model is in the catalog, and its stream is made right after that.
+        Err(error) if matches!(error.kind(), ConsumerErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND) => {
+            return Err(ServiceError::StreamMissing(wanted.stream.clone()));
+        }
+        Err(error) => return Err(failed(error.into())),
+    }
     tracing::info!(consumer = wanted.name, stream = wanted.stream, "consumer made");
     Ok(())
+}
+
+fn is_wanted(there: &Config, wanted: &DurableConsumer) -> bool {
+    let wanted = wanted.config();
+    // The server keeps a single subject as such.
+    let subjects: Vec<&String> =
+        there.filter_subjects.iter().chain([&there.filter_subject].into_iter().filter(|subject| !subject.is_empty())).collect();
+    subjects.into_iter().eq(&wanted.filter_subjects) && there.max_ack_pending == wanted.max_ack_pending && there.ack_wait == wanted.ack_wait
 }

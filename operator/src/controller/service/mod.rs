@@ -84,6 +84,9 @@ pub enum ServiceError {
     /// It uses a model that is not in the database yet.
     #[error("DataModel {0} is not applied yet; it is waited for")]
     ModelNotReady(String),
+    /// The stream of a model is not there.
+    #[error("the stream {0} is not there yet; it is waited for")]
+    StreamMissing(String),
     /// A Secret, ConfigMap or claim is not there.
     #[error("{0}")]
     ReferenceMissing(String),
@@ -115,7 +118,7 @@ impl ServiceError {
             Self::PlatformMissing(_) => Reason::PlatformMissing,
             Self::PlatformNotReady(_) => Reason::PlatformNotReady,
             Self::ModelMissing(_) => Reason::ModelMissing,
-            Self::ModelNotReady(_) => Reason::ModelNotReady,
+            Self::ModelNotReady(_) | Self::StreamMissing(_) => Reason::ModelNotReady,
             Self::ReferenceMissing(_) => Reason::ReferenceMissing,
             Self::Invalid(_) => Reason::Invalid,
             Self::Catalog(_) => Reason::DatabaseUnavailable,

@@ -1,0 +1,110 @@
+//! What the API server admits, and what it refuses with a message that helps.
+
+use std::collections::BTreeSet;
+
+use autonomy_crds::schema::definitions;
+use serde_json::Value;
+
+use crate::support::{PLATFORM, SHOP, World};
+
+const SERVICE: &str = "
+apiVersion: autonomy.dev/v1alpha1
+kind: MicroService
+metadata: {name: audit}
+spec:
+  trigger: {queue: {model: shop, entity: Sale}}
+  steps: [{name: seen, set: 'true'}]
+";
+
+fn model(entity: &str) -> String {
+    format!("{{apiVersion: autonomy.dev/v1alpha1, kind: DataModel, metadata: {{name: m}}, spec: {{entities: [{entity}]}}}}")
+}
+
+fn attribute(attribute: &str) -> String {
+    model(&format!("{{name: E, attributes: [{{name: a, {attribute}}}]}}"))
+}
+
+fn service(spec: &str) -> String {
+    let trigger = if spec.contains("trigger:") { "" } else { "trigger: {queue: {model: m, entity: E}}, " };
+    let steps = if spec.contains("steps:") { "" } else { "steps: [{name: s, set: '1'}], " };
+    format!("{{apiVersion: autonomy.dev/v1alpha1, kind: MicroService, metadata: {{name: s}}, spec: {{{trigger}{steps}{spec}}}}}")
+}
+
+// A resource that breaks one rule, and the rule's message.
+fn bad() -> Vec<(String, &'static str)> {
+    let label = "metadata.name must be a DNS label of at most 40 characters that begins with a letter";
+    vec![
+        (PLATFORM.replace("name: default", "name: 1st"), label),
+        (SHOP.replace("name: shop", "name: a.b"), label),
+        (SERVICE.replace("name: audit", &format!("name: {}", "a".repeat(41))), label),
+        (model("{name: P, partOf: O, key: [a]}"), "a part has no key of its own: it lives in its owner"),
+        (attribute("type: decimal, scale: 2"), "scale needs precision"),
+        (attribute("type: decimal, precision: 2, scale: 3"), "scale can't be larger than precision"),
+        (attribute("type: integer, minimum: 2, maximum: 1"), "minimum can't be larger than maximum"),
+        (attribute("type: string, precision: 2"), "precision is for type decimal"),
+        (attribute("type: integer, maxLength: 2"), "maxLength is for types string and binary"),
+        (attribute("type: integer, pattern: 'a'"), "pattern is for type string"),
+        (service("trigger: {}"), "a trigger has exactly one of queue and files"),
+        (service("steps: [{name: s}]"), "a step has exactly one of lookup, http, create, patch, set, fail and stop"),
+        (service("scaling: {autoscaling: {minReplicas: 3, maxReplicas: 2}}"), "minReplicas must not be more than maxReplicas"),
+        (service("environmentFrom: [{}]"), "name exactly one of configMap and secret"),
+    ]
+}
+
+#[tokio::test]
+async fn good_resources_are_admitted_and_bad_ones_refused_by_each_rule() {
+    let world = World::without_platform("admission").await;
+    for good in [PLATFORM, SHOP, SERVICE] {
+        world.apply(good);
+    }
+    let mut tried = BTreeSet::new();
+    for (yaml, message) in bad() {
+        let refusal = world.refused(&yaml);
+        assert!(refusal.contains(message), "{yaml}\nis refused by: {refusal}\nand not by: {message}");
+        tried.insert(message.to_owned());
+    }
+    // A rule about changes can only be broken by a change.
+    let migration = "{apiVersion: autonomy.dev/v1alpha1, kind: Migration, metadata: {name: m}, spec: {dataModel: m, fromRevision: 0, hazardous: false, \
+                     steps: [], sha256: 'SHA'}}";
+    world.apply(&migration.replace("SHA", &"a".repeat(64)));
+    let refusal = world.refused(&migration.replace("SHA", &"b".repeat(64)));
+    let message = "a Migration's spec does not change: the operator makes a new one for a new plan";
+    assert!(refusal.contains(message), "{refusal}");
+    tried.insert(message.to_owned());
+
+    let mut rules = BTreeSet::new();
+    for definition in definitions() {
+        messages(definition.schema(), &mut rules);
+    }
+    assert_eq!(tried, rules, "each rule has a resource here that breaks it");
+    world.end().await;
+}
+
+fn messages(schema: &Value, found: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(members) => {
+            let rules = members.get("x-kubernetes-validations").and_then(Value::as_array);
+            found.extend(rules.into_iter().flatten().filter_map(|rule| Some(rule["message"].as_str()?.to_owned())));
+            members.values().for_each(|member| messages(member, found));
+        }
+        Value::Array(elements) => elements.iter().for_each(|element| messages(element, found)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn fields_are_explained_and_unknown_ones_refused() {
+    let world = World::without_platform("explain").await;
+    let refusal = world.refused(&SHOP.replace("key: [receipt]", "keys: [receipt]"));
+    assert!(refusal.contains("keys"), "{refusal}");
+    for (path, text) in [
+        ("datamodels.spec.entities.attributes.renamedFrom", "rename"),
+        ("microservices.spec.retry.maxAttempts", "tried"),
+        ("dataplatforms.spec.nats.syncInterval", "sync"),
+        ("migrations.spec.sha256", "sha256"),
+    ] {
+        let explained = world.kubectl(&["explain", path]);
+        assert!(explained.contains("DESCRIPTION") && explained.contains(text), "{path}: {explained}");
+    }
+    world.end().await;
+}
