@@ -68,9 +68,6 @@ pub struct DataPlatformStatus {
     /// Where the object API is served within the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_url: Option<String>,
-    /// The models served, by name.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub models: Vec<String>,
 }
 
 reconciled_status!(DataPlatformStatus);

@@ -36,7 +36,8 @@ async fn an_upgrade_and_an_uninstall_keep_resources_data_and_what_runs() {
     world.call("POST", "/api/shop/sales", Some(&json!({"receipt": "1", "amount": 1.5}))).await;
     succeed(&helm, &["test", "autonomy", "--namespace", RELEASE_NAMESPACE], "");
 
-    let passwords = || kubectl(&["get", "secret", "-n", RELEASE_NAMESPACE, "autonomy-postgresql", "autonomy-nats", "-o", "jsonpath={.items[*].data}"]);
+    let passwords =
+        || kubectl(&["get", "secret", "-n", RELEASE_NAMESPACE, "autonomy-postgresql", "autonomy-nats", "-o", "jsonpath={.items[*].data}"]);
     let (before, api) = (passwords(), world.api::<Deployment>().get("default-api").await.expect("the API"));
     succeed(&helm, &INSTALL, "");
     eventually("an operator leads after the upgrade", async || leader(&world.client).await).await;

@@ -2,6 +2,7 @@
 
 use autonomy_crds::DataModel;
 use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
 use kube::api::{Api, DeleteParams};
 
 use crate::support::{RELEASE_NAMESPACE, SHOP, World, eventually, leader};
@@ -13,16 +14,8 @@ const KILLS: usize = 4;
 #[tokio::test(flavor = "multi_thread")]
 async fn leaders_killed_in_the_middle_of_reconciling_lose_nothing() {
     let world = World::start("leader").await;
-    let client = world.client.clone();
-    let killer = tokio::spawn(async move {
-        let pods: Api<Pod> = Api::namespaced(client.clone(), RELEASE_NAMESPACE);
-        for _ in 0..KILLS {
-            let name = eventually("an operator leads", async || leader(&client).await).await;
-            // Without a grace period: as a node's failure does it, in the middle of whatever is done.
-            pods.delete(&name, &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await.expect("killed");
-            eventually("another one leads", async || leader(&client).await.filter(|other| *other != name)).await;
-        }
-    });
+    // On a thread of its own: kubectl keeps this one busy.
+    let killer = std::thread::spawn(|| tokio::runtime::Runtime::new().expect("a runtime").block_on(kill_leaders()));
     for number in 0..MODELS {
         world.apply(&SHOP.replace("name: shop", &format!("name: shop{number}")));
         // A second change of each while the first may be under way.
@@ -32,7 +25,7 @@ async fn leaders_killed_in_the_middle_of_reconciling_lose_nothing() {
     for number in 0..MODELS {
         world.ready::<DataModel>(&format!("shop{number}")).await;
     }
-    killer.await.expect("killed");
+    killer.join().expect("leaders were killed");
     for number in 0..MODELS {
         world.kubectl(&["annotate", "dm", &format!("shop{number}"), "e2e/look=1"]);
         world.ready::<DataModel>(&format!("shop{number}")).await;
@@ -43,4 +36,15 @@ async fn leaders_killed_in_the_middle_of_reconciling_lose_nothing() {
     assert!(states.lines().all(|state| state == "Applied" || state == "Superseded"), "{states}");
     assert!(states.lines().filter(|state| *state == "Applied").count() >= MODELS, "{states}");
     world.end().await;
+}
+
+async fn kill_leaders() {
+    let client = Client::try_default().await.expect("a cluster");
+    let pods: Api<Pod> = Api::namespaced(client.clone(), RELEASE_NAMESPACE);
+    for _ in 0..KILLS {
+        let name = eventually("an operator leads", async || leader(&client).await).await;
+        // Without a grace period: as a node's failure does it, in the middle of whatever is done.
+        pods.delete(&name, &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await.expect("killed");
+        eventually("another one leads", async || leader(&client).await.filter(|other| *other != name)).await;
+    }
 }

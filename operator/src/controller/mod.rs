@@ -90,8 +90,8 @@ pub async fn run(client: Client, scope: Scope, settings: Arc<Settings>, metrics:
             move |secret| platforms_of_secret(&platforms, &secret)
         })
         .watches_stream(changes::<DataModel>(&client, &scope, ""), {
-            let models = stores.models.clone();
-            move |changed| platform_of_model(&models, &changed)
+            let platforms = stores.platforms.clone();
+            move |model| platforms_that_wait(&platforms, &model)
         })
         .run(platform::reconcile, error_policy, context.clone());
     let models = models
@@ -280,10 +280,9 @@ fn platforms_of_secret(platforms: &Store<DataPlatform>, secret: &Metadata<Secret
     })
 }
 
-fn platform_of_model(models: &Store<DataModel>, changed: &Metadata<DataModel>) -> Vec<ObjectRef<DataPlatform>> {
-    let Some(namespace) = changed.namespace() else { return Vec::new() };
-    let model = models.get(&ObjectRef::<DataModel>::new(&changed.name_any()).within(&namespace));
-    model.map(|model| ObjectRef::new(model.spec.platform()).within(&namespace)).into_iter().collect()
+// A platform that is to go waits for its models to be gone.
+fn platforms_that_wait(platforms: &Store<DataPlatform>, model: &Metadata<DataModel>) -> Vec<ObjectRef<DataPlatform>> {
+    references(platforms, |platform| in_same_namespace(platform, model) && platform.meta().deletion_timestamp.is_some())
 }
 
 fn models_of_platform(models: &Store<DataModel>, platform: &Metadata<DataPlatform>) -> Vec<ObjectRef<DataModel>> {

@@ -13,28 +13,19 @@ use super::build::Built;
 use crate::prepare::{self, PrepareSettings};
 use crate::streams;
 
-/// A platform in effect.
-pub struct Applied {
-    /// The models that its database has.
-    pub models: Vec<String>,
-    /// Its Deployments as they are.
-    pub deployments: Vec<(Ownership, Deployment)>,
-}
-
-/// Puts it into effect; may be repeated at any time.
+/// Puts it into effect; may be repeated at any time. Gives its Deployments as they are.
 pub async fn apply(
     context: &Context,
     connection: &Connection,
     built: &Built,
     passwords: &PrepareSettings,
-) -> Result<Applied, PlatformError> {
+) -> Result<Vec<(Ownership, Deployment)>, PlatformError> {
     let client = &context.client;
     // First of all, so that no other password is ever made for these roles.
     ensure(client, &built.connections).await?;
     prepare::prepare(&connection.database, passwords).await?;
     prepare::limit_slots(&connection.database, built.max_slot_wal_keep_mebibytes).await?;
     streams::ensure(&connection.jetstream, &built.namespace, &[], &built.streams).await?;
-    let models = connection.catalog().await?.keys().cloned().collect();
     context.connections.set_prepared(&built.namespace, &built.name);
 
     let mut deployments = Vec::new();
@@ -58,5 +49,5 @@ pub async fn apply(
         let api = Api::namespaced_with(client.clone(), &built.namespace, resource);
         ensure_in(&api, monitor, &resource.kind).await?;
     }
-    Ok(Applied { models, deployments })
+    Ok(deployments)
 }

@@ -54,11 +54,10 @@ async fn bring_about(platform: &DataPlatform, context: &Context, status: &mut Da
     let passwords = dereferenced.passwords.clone();
     let built =
         build::build(platform, dereferenced, &context.settings, context.has_kind("monitoring.coreos.com/v1", "ServiceMonitor").await)?;
-    let applied = apply::apply(context, &connection, &built, &passwords).await?;
+    let deployments = apply::apply(context, &connection, &built, &passwords).await?;
 
     status.api_url = Some(build::api_url(platform));
-    status.models = applied.models;
-    for (ownership, deployment) in &applied.deployments {
+    for (ownership, deployment) in &deployments {
         if let Some(trouble) = workload::trouble(&context.client, ownership, deployment).await {
             return Ok(trouble);
         }
@@ -91,9 +90,6 @@ pub enum PlatformError {
     /// The streams can't be made.
     #[error(transparent)]
     Streams(#[from] crate::streams::StreamError),
-    /// The catalog can't be read.
-    #[error(transparent)]
-    Catalog(#[from] crate::catalog::CatalogError),
     /// Kubernetes does not take an object.
     #[error(transparent)]
     Kubernetes(#[from] ServerSideError),
@@ -108,7 +104,6 @@ impl PlatformError {
             Self::Connection(_) | Self::Streams(_) => Reason::MessagingUnavailable,
             Self::Prepare(PrepareError::Database(error)) => super::database_reason(error),
             Self::Prepare(_) => Reason::DatabaseRefused,
-            Self::Catalog(_) => Reason::DatabaseUnavailable,
             Self::Kubernetes(error) => error.reason(),
         };
         Verdict::new(reason, autonomy_process::telemetry::error_chain(self))
