@@ -59,7 +59,7 @@ async fn resources_applied_in_any_order_become_ready_when_the_last_one_is_there(
 #[tokio::test]
 async fn an_invalid_model_is_told_with_every_field_and_recovers_when_it_is_corrected() {
     let world = World::start("invalid").await;
-    world.apply(&LOYALTY.replace("entity: Sale}]", "entity: Sail}]").replace("type: integer", "type: integr"));
+    world.apply(&LOYALTY.replace("target: Sale}]", "target: Sail}]").replace("type: integer", "type: integr"));
     world.apply(SHOP);
     let message = world.not_ready::<DataModel>("loyalty", "Invalid").await;
     assert!(message.contains("Sail") && message.contains("integr") && message.contains("spec.entities[0]"), "{message}");

@@ -23,6 +23,8 @@ pub const RELEASE_NAMESPACE: &str = "default";
 /// Longer than anything takes that works.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
+const APPLY: [&str; 4] = ["apply", "--server-side", "--field-manager=e2e", "--force-conflicts"];
+
 /// kubectl of the cluster's own version, where it is our own cluster.
 pub fn kubectl_path() -> &'static PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
@@ -120,17 +122,16 @@ impl World {
 
     /// Applies YAML in the namespace, server-side, as a GitOps tool does.
     pub fn apply(&self, yaml: &str) {
-        let arguments = ["apply", "--server-side", "--field-manager=e2e", "--force-conflicts", "-n", &self.namespace, "-f", "-"];
-        succeed(kubectl_path(), &arguments, yaml);
+        succeed(kubectl_path(), &[&APPLY[..], &["-n", &self.namespace, "-f", "-"]].concat(), yaml);
     }
 
     fn apply_raw(&self, yaml: &str) {
-        succeed(kubectl_path(), &["apply", "--server-side", "-f", "-"], yaml);
+        succeed(kubectl_path(), &[&APPLY[..], &["-f", "-"]].concat(), yaml);
     }
 
     /// Applies YAML that must be refused; gives why.
     pub fn refused(&self, yaml: &str) -> String {
-        let output = run(kubectl_path(), &["apply", "--server-side", "--dry-run=server", "-n", &self.namespace, "-f", "-"], yaml);
+        let output = run(kubectl_path(), &[&APPLY[..], &["--dry-run=server", "-n", &self.namespace, "-f", "-"]].concat(), yaml);
         assert!(!output.status.success(), "admitted:\n{yaml}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     }

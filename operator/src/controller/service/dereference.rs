@@ -36,14 +36,17 @@ pub async fn dereference(service: &MicroService, context: &Context) -> Result<De
         context.connections.prepared(&namespace, platform_name).ok_or_else(|| ServiceError::PlatformNotReady(platform_name.to_owned()))?;
     let catalog = connection.catalog().await?;
     let mut models = BTreeMap::new();
+    let mut waited_for = None;
     for model in service.spec.models() {
         match catalog.get(model).filter(|entry| entry.model.namespace == namespace) {
             Some(entry) => drop(models.insert(model.to_owned(), Arc::new(entry.model.clone()))),
-            None if context.stores.models.get(&ObjectRef::new(model).within(&namespace)).is_some() => {
-                return Err(ServiceError::ModelNotReady(model.to_owned()));
-            }
+            // One that is declared comes by itself, so one that is not is told first.
+            None if context.stores.models.get(&ObjectRef::new(model).within(&namespace)).is_some() => waited_for = Some(model),
             None => return Err(ServiceError::ModelMissing(model.to_owned())),
         }
+    }
+    if let Some(model) = waited_for {
+        return Err(ServiceError::ModelNotReady(model.to_owned()));
     }
     references(service, context, &namespace).await?;
     Ok(Dereferenced { namespace, name, platform, connection, models })
