@@ -139,7 +139,7 @@ impl Candidate {
     async fn try_to_lead(&self, seen: &mut Option<Seen>) -> Result<Option<String>, kube::Error> {
         let Some(lease) = self.leases.get_opt(LEASE).await? else {
             let metadata = ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() };
-            let lease = Lease { metadata, spec: Some(self.spec(0)), ..Lease::default() };
+            let lease = Lease { metadata, spec: Some(self.spec(0)) };
             return taken(self.leases.create(&PostParams::default(), &lease).await);
         };
         let version = lease.metadata.resource_version.clone();

@@ -182,11 +182,11 @@ async fn report(
             metrics.cache_bytes.get_or_create(&labels).set(i64::try_from(bytes).unwrap_or(i64::MAX));
             metrics.cache_ready.get_or_create(&labels).set(i64::from(cache.seen() > 0));
         }
-        if turns.is_multiple_of(LAG_EVERY) {
-            if let Ok(lag) = consumers.lag(jetstream).await {
-                metrics.pending.set(i64::try_from(lag.pending).unwrap_or(i64::MAX));
-                metrics.retries_waiting.set(i64::try_from(lag.retries).unwrap_or(i64::MAX));
-            }
+        if turns.is_multiple_of(LAG_EVERY)
+            && let Ok(lag) = consumers.lag(jetstream).await
+        {
+            metrics.pending.set(i64::try_from(lag.pending).unwrap_or(i64::MAX));
+            metrics.retries_waiting.set(i64::try_from(lag.retries).unwrap_or(i64::MAX));
         }
         turns = turns.wrapping_add(1);
         tokio::select! {
