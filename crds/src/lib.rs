@@ -12,6 +12,7 @@ pub mod micro_service;
 pub mod migration;
 pub mod names;
 pub mod object_json;
+pub mod reference;
 pub mod resolve;
 pub mod resolved;
 pub mod schema;

@@ -33,6 +33,7 @@ use crate::data_platform::SecretKeyReference;
     validation = ("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 40", "metadata.name must be a DNS label of at most 40 characters that begins with a letter")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = ("has(self.steps) != has(self.handler)", "a service has either steps or a handler"))]
 pub struct MicroServiceSpec {
     /// The DataPlatform in this namespace that this service works on; `default` where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,9 +58,13 @@ pub struct MicroServiceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub environment_from: Vec<EnvironmentSource>,
-    /// What is done for each event, row or group, in order.
+    /// What is done for each event, row or group, in order. Instead of steps there may be a `handler`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 64))]
     pub steps: Vec<Step>,
+    /// Logic in any language instead of steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handler: Option<Handler>,
     /// How failures that may pass are tried again.
     #[serde(default)]
     pub retry: Retry,
@@ -628,6 +633,62 @@ fn default_events_per_worker() -> u32 {
 
 fn default_cooldown() -> u32 {
     60
+}
+
+/// Logic in any language.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Handler {
+    /// A container beside the worker, called over HTTP.
+    pub http: HttpHandler,
+}
+
+/// A container in the worker's pod that gets each event as a CloudEvent over HTTP and answers with what is to be written.
+///
+/// An event comes as `POST` in CloudEvents' binary mode (headers `ce-id`, `ce-type` and so on; the body is the object, of an update with a member `before`); the
+/// events of a batch window come in JSON batch mode. A 2xx answer has no body, or `{"operations": [...]}` as `/api/transactions` takes them: they become one
+/// transaction with the event's idempotency key. 408, 425, 429 and 5xx are tried again (Retry-After is kept to); any other status makes a dead letter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpHandler {
+    /// The container's image. In `autonomy local` nothing is started: whatever listens on the port is called.
+    #[schemars(length(min = 1, max = 1024))]
+    pub image: String,
+    /// The container's command, in place of the image's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 4096)))]
+    pub command: Vec<String>,
+    /// Its arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 4096)))]
+    pub args: Vec<String>,
+    /// Its environment variables, beside those of `environmentFrom`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 256, "additionalProperties" = serde_json::json!({"type": "string", "maxLength": 4096})))]
+    pub environment: BTreeMap<String, String>,
+    /// The port that it listens on, on localhost.
+    #[serde(default = "default_handler_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    /// The path that events are posted to.
+    #[serde(default = "default_handler_path")]
+    #[schemars(regex(pattern = r"^/[-A-Za-z0-9._~/]*$"), length(max = 1024))]
+    pub path: String,
+    /// How long an answer may take, as a Go duration.
+    #[serde(default = "default_timeout")]
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"), length(max = 32))]
+    pub timeout: String,
+    /// What the container asks for and may use.
+    #[serde(default)]
+    pub resources: ContainerResources,
+}
+
+fn default_handler_port() -> u16 {
+    8000
+}
+
+fn default_handler_path() -> String {
+    "/".to_owned()
 }
 
 /// A ConfigMap or a Secret of the same namespace: exactly one of the fields.

@@ -1,5 +1,5 @@
-//! Writes the CustomResourceDefinitions into the chart: `cargo run -p autonomy-crds --bin crdgen`. With `--check` it writes nothing, and exits
-//! with 1 where a file differs from the types.
+//! Writes the CustomResourceDefinitions into the chart and their reference into the docs: `cargo run -p autonomy-crds --bin crdgen`. With `--check`
+//! it writes nothing, and exits with 1 where a file differs from the types.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,8 +14,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/autonomy/files/crds");
-    match run(&folder, check) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    match run(&root, check) {
         Ok(differing) if check && !differing.is_empty() => {
             for file in differing {
                 eprintln!("{} is not what the types in crds/src say", file.display());
@@ -37,15 +37,18 @@ fn main() -> ExitCode {
 }
 
 // The files that differ; they are written unless `check`.
-fn run(folder: &Path, check: bool) -> Result<Vec<PathBuf>, Box<dyn std::error::Error>> {
+fn run(root: &Path, check: bool) -> Result<Vec<PathBuf>, Box<dyn std::error::Error>> {
+    let definitions = root.join("charts/autonomy/files/crds");
+    let mut files: Vec<(PathBuf, String)> =
+        autonomy_crds::schema::chart_files()?.into_iter().map(|(file, text)| (definitions.join(file), text)).collect();
+    files.push((root.join("docs/reference.md"), autonomy_crds::reference::markdown()));
     let mut differing = Vec::new();
-    for (file, text) in autonomy_crds::schema::chart_files()? {
-        let path = folder.join(file);
+    for (path, text) in files {
         if std::fs::read_to_string(&path).is_ok_and(|written| written == text) {
             continue;
         }
         if !check {
-            std::fs::create_dir_all(folder)?;
+            path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
             std::fs::write(&path, text)?;
         }
         differing.push(path);

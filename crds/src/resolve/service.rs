@@ -158,8 +158,14 @@ impl<'a> ServiceCheck<'a> {
     fn steps(&mut self) {
         let mut names: BTreeSet<&str> = BTreeSet::new();
         let steps: &'a [Step] = &self.spec.steps;
-        if steps.is_empty() {
-            self.faults.add("spec.steps", "a service needs at least one step");
+        match &self.spec.handler {
+            None if steps.is_empty() => self.faults.add("spec.steps", "a service needs at least one step, or a handler"),
+            Some(_) if !steps.is_empty() => self.faults.add("spec.handler", "a service has either steps or a handler"),
+            Some(_) if self.spec.trigger.queue.is_none() => {
+                self.faults.add("spec.handler", "a handler gets events, so its service needs trigger.queue")
+            }
+            Some(handler) => self.duration(&handler.http.timeout, "spec.handler.http.timeout"),
+            None => {}
         }
         for (index, step) in steps.iter().enumerate() {
             let path = format!("spec.steps[{index}]");

@@ -47,6 +47,7 @@ fn bad() -> Vec<(String, &'static str)> {
         (service("trigger: {}"), "a trigger has exactly one of queue and files"),
         (service("steps: [{name: s}]"), "a step has exactly one of lookup, http, create, patch, set, fail and stop"),
         (service("scaling: {autoscaling: {minReplicas: 3, maxReplicas: 2}}"), "minReplicas must not be more than maxReplicas"),
+        (service("handler: {http: {image: i}}"), "a service has either steps or a handler"),
         (service("environmentFrom: [{}]"), "name exactly one of configMap and secret"),
     ]
 }

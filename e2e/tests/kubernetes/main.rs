@@ -5,6 +5,7 @@ mod admission;
 mod deletion;
 mod dependencies;
 mod drift;
+mod handlers;
 mod leadership;
 mod loyalty;
 mod migrations;

@@ -120,6 +120,8 @@ pub struct Role {
     pub annotations: BTreeMap<String, String>,
     /// Whether an old pod ends before a new one begins.
     pub one_at_a_time: bool,
+    /// A container beside the role's.
+    pub beside: Option<Container>,
 }
 
 impl Role {
@@ -159,7 +161,7 @@ impl Role {
             ..Container::default()
         };
         let pod = PodSpec {
-            containers: vec![container],
+            containers: [container].into_iter().chain(self.beside).collect(),
             volumes: Some(volumes).filter(|volumes| !volumes.is_empty()),
             image_pull_secrets: Some(
                 settings.runtime_image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect(),
@@ -236,7 +238,8 @@ fn pod_security() -> PodSecurityContext {
     }
 }
 
-fn container_security() -> SecurityContext {
+/// What no container of ours goes without.
+pub fn container_security() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
@@ -245,7 +248,8 @@ fn container_security() -> SecurityContext {
     }
 }
 
-fn requirements(resources: &ContainerResources, (cpu, memory): (&str, &str)) -> ResourceRequirements {
+/// What a container asks for, with the least where nothing is said: CPU and memory.
+pub fn requirements(resources: &ContainerResources, (cpu, memory): (&str, &str)) -> ResourceRequirements {
     let requests = ResourceAmounts {
         cpu: resources.requests.cpu.clone().or_else(|| Some(cpu.to_owned())),
         memory: resources.requests.memory.clone().or_else(|| Some(memory.to_owned())),

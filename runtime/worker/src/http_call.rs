@@ -151,6 +151,7 @@ impl HttpCaller {
     async fn headers(&self, request: &Request) -> Result<HeaderMap, Failure> {
         let mut headers = HeaderMap::new();
         if request.body.is_some() {
+            // A request's own headers may name another one.
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         for (name, value) in &request.headers {

@@ -3,12 +3,19 @@
 
 mod queue_support;
 
+use std::collections::HashSet;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use autonomy_crds::event;
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::post;
 use queue_support::{ACCRUAL, LEDGER, World};
+use serde_json::json;
 
 #[test]
 fn worker_process() {
@@ -216,5 +223,60 @@ async fn loses_its_tail(synced: bool) {
     world.until_drained("accrual").await;
     assert_eq!(world.count("SELECT count(*) FROM shop.accrual").await, 30);
     assert_eq!(world.messages("DEFAULT_DEAD_LETTERS").await, 0);
+    worker.stop().await;
+}
+
+/// A service whose logic is a program beside the worker.
+const HANDLED: &str = "
+apiVersion: autonomy.dev/v1alpha1
+kind: MicroService
+metadata: {name: handled}
+spec:
+  trigger: {queue: {model: shop, entity: Sale, routing: [new]}}
+  handler: {http: {image: example.org/handler, port: PORT, path: /events}}
+  retry: {maxAttempts: 3, initialBackoff: 100ms, maxBackoff: 1s}
+";
+
+// A handler as a developer writes it: answers the first try of each event with 503, refuses sales of 13, and closes all others.
+async fn handle(
+    State(tried): State<Arc<Mutex<HashSet<String>>>>,
+    headers: axum::http::HeaderMap,
+    axum::Json(sale): axum::Json<serde_json::Value>,
+) -> (StatusCode, axum::Json<serde_json::Value>) {
+    let header = |name: &str| headers[name].to_str().unwrap().to_owned();
+    assert_eq!(header("ce-specversion"), "1.0");
+    assert_eq!(header("ce-type"), "dev.autonomy.shop.Sale.created");
+    assert_eq!(header("ce-subject"), sale["id"].as_str().unwrap());
+    assert_eq!(header("idempotency-key"), format!("handled/{}", header("ce-id")));
+    if tried.lock().unwrap().insert(header("ce-id")) {
+        return (StatusCode::SERVICE_UNAVAILABLE, axum::Json(json!({})));
+    }
+    if sale["total"].to_string().starts_with("13") {
+        return (StatusCode::UNPROCESSABLE_ENTITY, axum::Json(json!({"detail": "no sale is of 13"})));
+    }
+    let operations = json!([
+        {"op": "create", "model": "shop", "entity": "Accrual", "object": {"points": 1, "saleId": sale["id"]}},
+        {"op": "patch", "model": "shop", "entity": "Sale", "id": sale["id"], "object": {"status": "accrued"}},
+    ]);
+    (StatusCode::OK, axum::Json(json!({"operations": operations})))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_in_any_language_gets_events_and_answers_with_what_is_written() {
+    let world = World::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let router = Router::new().route("/events", post(handle)).with_state(Arc::default());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let (worker, operations) = world.worker(&HANDLED.replace("PORT", &port));
+    world.ready(operations).await;
+    sqlx::raw_sql("INSERT INTO shop.sale(id, total) SELECT gen_random_uuid(), 10 + n FROM generate_series(1, 30) n")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    world.until_count("SELECT count(*) FROM shop.sale WHERE status = 'accrued'", 29).await;
+    world.until("the refused one is a dead letter", || async { world.messages("DEFAULT_DEAD_LETTERS").await == 1 }).await;
+    world.until_drained("handled").await;
+    assert_eq!(world.count("SELECT count(*) FROM shop.accrual").await, 29);
     worker.stop().await;
 }

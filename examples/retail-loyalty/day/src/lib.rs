@@ -6,6 +6,7 @@ pub mod count;
 pub mod demo;
 pub mod expected;
 pub mod facts;
+pub mod handler;
 pub mod platform;
 pub mod random;
 pub mod rejects;

@@ -10,7 +10,7 @@ use retail_loyalty::expected::Expected;
 use retail_loyalty::facts::Size;
 use retail_loyalty::platform::{Platform, Where};
 use retail_loyalty::stand_ins::{Addresses, StandIns};
-use retail_loyalty::{seed, written};
+use retail_loyalty::{handler, seed, written};
 
 /// A trading day of the retail loyalty case.
 #[derive(Parser)]
@@ -63,6 +63,18 @@ enum Action {
         platform: Where,
         #[command(flatten)]
         outside: Outside,
+    },
+    /// A handler as `MicroService.handler.http` runs it, for trying it out: sets an attribute of each event's object.
+    Handler {
+        /// Where it listens.
+        #[arg(long, default_value = "127.0.0.1:8000")]
+        listen: std::net::SocketAddr,
+        /// The attribute that is set.
+        #[arg(long)]
+        attribute: String,
+        /// What it is set to.
+        #[arg(long)]
+        value: String,
     },
     /// Counts what the platform and the systems outside have, beside what must be there; exit status 1 on any difference.
     Count {
@@ -117,6 +129,7 @@ async fn run(action: Action) -> Result<bool, Box<dyn std::error::Error>> {
             let platform = Platform::connect(platform.resolve()?).await?;
             return Ok(demo::trading_day_on(&platform, &day, &outside).await?);
         }
+        Action::Handler { listen, attribute, value } => handler::serve(listen, attribute, value).await?,
         Action::Count { day, platform, outside } => {
             let platform = Platform::connect(platform.resolve()?).await?;
             let expected: Expected = serde_json::from_slice(&std::fs::read(day.join("expected.json"))?)?;

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use autonomy_crds::MicroService;
+use autonomy_crds::micro_service::HttpHandler;
 use autonomy_process::service_consumers::ServiceConsumers;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapEnvSource, ConfigMapVolumeSource, EnvFromSource, KeyToPath, PersistentVolumeClaimVolumeSource,
-    ProjectedVolumeSource, SecretEnvSource, SecretProjection, Service, Volume, VolumeMount, VolumeProjection,
+    ConfigMap, ConfigMapEnvSource, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvFromSource, KeyToPath,
+    PersistentVolumeClaimVolumeSource, ProjectedVolumeSource, SecretEnvSource, SecretProjection, Service, Volume, VolumeMount,
+    VolumeProjection,
 };
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -152,6 +154,14 @@ fn role(
             mount("files", FILES_FOLDER, false),
         ));
     }
+    if spec.handler.is_some() {
+        // Its root file system is read-only; many programs need a place for temporary files.
+        let source = EmptyDirVolumeSource::default();
+        volumes.push((
+            Volume { name: "handler-tmp".to_owned(), empty_dir: Some(source), ..Volume::default() },
+            mount("handler-tmp", "/tmp", false),
+        ));
+    }
     let content: String = declaration.data.iter().flatten().map(|(_, text)| text.as_str()).collect();
     let models = serde_json::to_string(&from.models).unwrap_or_default();
     Ok(Role {
@@ -171,7 +181,27 @@ fn role(
         ]),
         // Two workers on one folder would take each other's files.
         one_at_a_time: spec.trigger.files.is_some(),
+        beside: spec.handler.as_ref().map(|handler| handler_container(&handler.http, environment_from(service))),
     })
+}
+
+// The user's own logic, restricted like everything else in the pod. The worker waits for it: while it is away, events are tried again.
+fn handler_container(handler: &HttpHandler, environment_from: Vec<EnvFromSource>) -> Container {
+    let list = |texts: &Vec<String>| Some(texts.clone()).filter(|texts| !texts.is_empty());
+    Container {
+        name: "handler".to_owned(),
+        image: Some(handler.image.clone()),
+        command: list(&handler.command),
+        args: list(&handler.args),
+        env: Some(handler.environment.iter().map(|(name, value)| variable(name, value)).collect())
+            .filter(|variables: &Vec<_>| !variables.is_empty()),
+        env_from: Some(environment_from).filter(|sources| !sources.is_empty()),
+        resources: Some(workload::requirements(&handler.resources, ("50m", "64Mi"))),
+        security_context: Some(workload::container_security()),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: Some(vec![mount("handler-tmp", "/tmp", false)]),
+        ..Container::default()
+    }
 }
 
 fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {

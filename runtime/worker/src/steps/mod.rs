@@ -1,6 +1,7 @@
 //! Running a service's steps for one input: what comes out is what is to be written, and nothing is written here.
 
 mod compile;
+mod handler;
 mod object;
 mod run;
 

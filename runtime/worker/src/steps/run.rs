@@ -5,7 +5,7 @@ use std::sync::Arc;
 use autonomy_crds::object_json::write_string;
 
 use super::compile::{Action, CompiledStep, CreateAction, HttpAction, PatchAction};
-use super::{Failure, Input, Lookups, Operation, Outcome};
+use super::{Failure, Input, Lookups, Operation, Outcome, handler};
 use crate::expression::functions::created_id;
 use crate::expression::{EvaluationError, Expression, Identity, Object, Shape, Value};
 use crate::http_call::{HttpCaller, Request};
@@ -16,6 +16,9 @@ use crate::service::CompiledService;
 /// # Errors
 /// Why the input was not handled; the message names the step.
 pub async fn run(service: &CompiledService, input: Input, lookups: &dyn Lookups, http: &HttpCaller) -> Result<Outcome, Failure> {
+    if let Some(handler) = &service.spec.handler {
+        return handler::call(service, &handler.http, input, http).await;
+    }
     let (id, mut variables) = begin(service, input);
     let mut running = Running { service, identity: service.identity(&id), lookups, http, operations: Vec::new() };
     for (index, step) in service.steps.iter().enumerate() {
