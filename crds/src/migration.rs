@@ -77,7 +77,7 @@ pub enum MigrationPhase {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MigrationHazard {
-    /// Its class.
+    /// What kind of danger it is.
     pub class: MigrationHazardClass,
     /// The reason, for a person.
     #[schemars(length(max = 4096))]

@@ -31,6 +31,10 @@ fn examples_have_no_faults() {
         let mut wrong: Vec<String> = Vec::new();
         for file in files {
             let text = std::fs::read_to_string(&file).expect("a file");
+            // What stands beside them in a cluster is not ours.
+            if !text.contains("apiVersion: autonomy.dev/") {
+                continue;
+            }
             match documents::parse(&file.display().to_string(), &text) {
                 Ok(resources) => resources.into_iter().for_each(|resource| match resource {
                     Resource::DataModel(model) => models.push(model),
