@@ -27,7 +27,7 @@ pub fn markdown() -> String {
 
     let mut page = format!(
         "# Reference\n\n\
-         <!-- Written by `cargo run -p autonomy-crds --bin crdgen` from crds/src; edit the types there. -->\n\n\
+         <!-- Written by `make crds` from crds/src; edit the types there. -->\n\n\
          Every field of the kinds of `{GROUP}/{VERSION}`. `kubectl explain` tells the same in a terminal, for example `kubectl explain dm.spec.entities.attributes`.\n\
          An unknown field is refused. [operations.md](operations.md) tells what the conditions' reasons mean, [expressions.md](expressions.md) what an\n\
          expression in CEL can say.\n\n\
@@ -305,7 +305,7 @@ mod tests {
     fn the_docs_have_this_reference() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference.md");
         let written = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(written == markdown(), "docs/reference.md differs: run `cargo run -p autonomy-crds --bin crdgen` and commit");
+        assert!(written == markdown(), "docs/reference.md differs: run `make crds` and commit");
     }
 
     #[test]

@@ -304,7 +304,7 @@ fn join(path: &str, name: &str) -> String {
 /// # Errors
 /// Where a definition can't be written as YAML, which no input can cause.
 pub fn chart_files() -> Result<BTreeMap<&'static str, String>, serde_saphyr::ser::Error> {
-    const HEAD: &str = "# Written by `cargo run -p autonomy-crds --bin crdgen` from crds/src; edit the types there.\n";
+    const HEAD: &str = "# Written by `make crds` from crds/src; edit the types there.\n";
     definitions()
         .iter()
         .map(|definition| Ok((definition.file, HEAD.to_owned() + &serde_saphyr::to_string(&definition.document)?)))
@@ -378,7 +378,7 @@ mod tests {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/autonomy/files/crds");
         for (file, text) in chart_files().expect("YAML") {
             let written = std::fs::read_to_string(folder.join(file)).unwrap_or_default();
-            assert!(written == text, "charts/autonomy/files/crds/{file} differs: run `cargo run -p autonomy-crds --bin crdgen` and commit");
+            assert!(written == text, "charts/autonomy/files/crds/{file} differs: run `make crds` and commit");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Writes the CustomResourceDefinitions into the chart and their reference into the docs: `cargo run -p autonomy-crds --bin crdgen`. With `--check`
+//! Writes the CustomResourceDefinitions into the chart and their reference into the docs: `make crds`. With `--check`
 //! it writes nothing, and exits with 1 where a file differs from the types.
 
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
             for file in differing {
                 eprintln!("{} is not what the types in crds/src say", file.display());
             }
-            eprintln!("run `cargo run -p autonomy-crds --bin crdgen` and commit what it writes");
+            eprintln!("run `make crds` and commit what it writes");
             ExitCode::FAILURE
         }
         Ok(differing) => {

@@ -164,7 +164,7 @@ impl<'a> ServiceCheck<'a> {
             Some(_) if self.spec.trigger.queue.is_none() => {
                 self.faults.add("spec.handler", "a handler gets events, so its service needs trigger.queue")
             }
-            Some(handler) => self.duration(&handler.http.timeout, "spec.handler.http.timeout"),
+            Some(handler) => drop(self.duration(&handler.http.timeout, "spec.handler.http.timeout")),
             None => {}
         }
         for (index, step) in steps.iter().enumerate() {
