@@ -182,7 +182,7 @@ impl World {
         let jetstream = jetstream::new(nats.connect().await.unwrap());
         ensure(&jetstream, "default", &models, &StreamSettings::default()).await.unwrap();
 
-        let database = |role: &str| format!("postgres://autonomy_{role}:{role}@127.0.0.1:{}/shop", postgres.port());
+        let database = |role: &str| format!("postgres://autonomy_shop_{role}:{role}@127.0.0.1:{}/shop", postgres.port());
         let listen = free_address();
         let api = ApiArguments::parse_from(["api", "--database-url", &database("api"), "--listen", &listen.to_string()]).options;
         let operations = free_address().to_string();
