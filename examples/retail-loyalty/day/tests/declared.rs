@@ -15,7 +15,7 @@ fn resources(folder: &Path) -> Vec<Resource> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() && path.file_name().is_none_or(|name| name != "day") {
+        if path.is_dir() && path.file_name().is_none_or(|name| name != "day" && name != "kubernetes") {
             found.extend(resources(&path));
         }
         let yaml = path.extension().is_some_and(|extension| extension == "yaml");
