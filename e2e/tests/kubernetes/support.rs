@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use autonomy_crds::condition::ReconciledStatus;
 use autonomy_e2e::root;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, DeleteParams, ListParams};
@@ -97,10 +98,22 @@ impl World {
         world
     }
 
-    /// Ends it: the namespace with all that is in it. What a failed test leaves stays, to be looked at.
+    /// Ends it: the namespace with all that is in it, then the database with the slot that a platform leaves there. What a failed test leaves
+    /// stays, to be looked at.
     pub async fn end(self) {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         namespaces.delete(&self.namespace, &DeleteParams::background()).await.expect("deleted");
+        self.gone::<Deployment>("default-relay").await;
+        let database = &self.database;
+        eventually("the database is dropped", async || {
+            let slots = format!(
+                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = '{database}' AND active; \
+                 SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '{database}' AND NOT active; \
+                 DROP DATABASE IF EXISTS {database} WITH (FORCE)"
+            );
+            try_psql("postgres", &slots)
+        })
+        .await;
     }
 
     /// Copies the bundled servers' Secrets, with the database of this namespace.
@@ -233,8 +246,16 @@ fn http_request(method: &str, uri: &str, body: Option<&Value>) -> http::Request<
 
 /// Runs SQL in the bundled PostgreSQL.
 pub fn psql(database: &str, sql: &str) -> String {
+    succeed(kubectl_path(), &psql_command(database), sql).trim().to_owned()
+}
+
+fn try_psql(database: &str, sql: &str) -> Option<()> {
+    run(kubectl_path(), &psql_command(database), sql).status.success().then_some(())
+}
+
+fn psql_command(database: &str) -> [&str; 16] {
     let pod = "autonomy-postgresql-0";
-    let command = [
+    [
         "exec",
         "-i",
         "-n",
@@ -251,8 +272,7 @@ pub fn psql(database: &str, sql: &str) -> String {
         "-v",
         "ON_ERROR_STOP=1",
         "-Atq",
-    ];
-    succeed(kubectl_path(), &command, sql).trim().to_owned()
+    ]
 }
 
 /// Waits until something outside Kubernetes is so.

@@ -113,11 +113,15 @@ impl Connections {
         self.lock().get(&key).filter(|opened| opened.prepared).map(|opened| opened.connection.clone())
     }
 
-    /// Closes a platform's connection.
-    pub async fn close(&self, namespace: &str, platform: &str) {
-        let closed = self.lock().remove(&(namespace.to_owned(), platform.to_owned()));
-        if let Some(closed) = closed {
-            closed.connection.database.close().await;
+    /// Closes the connections of platforms that are not there any more.
+    pub async fn keep(&self, is_there: impl Fn(&str, &str) -> bool) {
+        let closed: Vec<Opened> = {
+            let mut opened = self.lock();
+            let gone: Vec<_> = opened.keys().filter(|(namespace, platform)| !is_there(namespace, platform)).cloned().collect();
+            gone.iter().filter_map(|key| opened.remove(key)).collect()
+        };
+        for opened in closed {
+            opened.connection.database.close().await;
         }
     }
 

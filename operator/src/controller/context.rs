@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use autonomy_crds::condition::ReconciledStatus;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,7 +18,7 @@ use super::connections::Connections;
 use super::metrics::Metrics;
 use super::server_side::{self, ServerSideError};
 use super::verdict::{Reason, Standing, Verdict};
-use super::{FIELD_MANAGER, Failure, Stores, lag};
+use super::{FIELD_MANAGER, Failure, Scope, Stores, lag};
 
 // How long the pause after a failure is at first and at the most.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -58,6 +59,7 @@ pub struct Context {
     pub lag: lag::Board,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    scope: Scope,
     recorder: Recorder,
     failures: Mutex<HashMap<(&'static str, String), u32>>,
     kinds: AsyncMutex<HashMap<&'static str, (bool, Instant)>>,
@@ -65,13 +67,14 @@ pub struct Context {
 
 impl Context {
     /// With nothing opened yet.
-    pub fn new(client: Client, settings: Arc<Settings>, stores: Stores, metrics: Arc<Metrics>, lag: lag::Board) -> Self {
+    pub fn new(client: Client, settings: Arc<Settings>, stores: Stores, scope: Scope, metrics: Arc<Metrics>, lag: lag::Board) -> Self {
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(settings.pod_name.clone()) };
         Self {
             recorder: Recorder::new(client.clone(), reporter),
             client,
             settings,
             stores,
+            scope,
             connections: Connections::default(),
             lag,
             metrics,
@@ -143,9 +146,18 @@ impl Context {
         }
     }
 
-    /// Forgets what is kept about a resource that is gone.
-    pub fn forget<K: Resource<DynamicType = ()>>(&self, kind: &'static str, resource: &K) {
-        self.forget_failures(kind, &key(resource));
+    /// Forgets what is kept about resources that are gone: nothing tells of the deletion of one without a finalizer.
+    pub async fn forget_what_is_gone(&self) {
+        let Stores { platforms, models, services } = &self.stores;
+        let is_platform = |namespace: &str, name: &str| platforms.get(&ObjectRef::new(name).within(namespace)).is_some();
+        let is_model = |namespace: &str, name: &str| models.get(&ObjectRef::new(name).within(namespace)).is_some();
+        let is_service = |namespace: &str, name: &str| services.get(&ObjectRef::new(name).within(namespace)).is_some();
+        self.connections.keep(is_platform).await;
+        self.lag.keep(|namespace, service| !self.scope.has(namespace) || is_service(namespace, service));
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, key), _| {
+            key.split_once('/')
+                .is_some_and(|(namespace, name)| is_platform(namespace, name) || is_model(namespace, name) || is_service(namespace, name))
+        });
     }
 
     /// Whether the cluster has a kind of somebody else's, for example `monitoring.coreos.com/v1` `ServiceMonitor`.

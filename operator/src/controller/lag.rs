@@ -31,14 +31,9 @@ impl Board {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((namespace.to_owned(), service.to_owned()), entry);
     }
 
-    /// The service is gone.
-    pub fn remove(&self, namespace: &str, service: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(namespace.to_owned(), service.to_owned()));
-    }
-
-    /// Nothing is known any more: this replica is not the leader.
-    pub fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Forgets services that are not there any more.
+    pub fn keep(&self, is_there: impl Fn(&str, &str) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(namespace, service), _| is_there(namespace, service));
     }
 
     async fn lag(&self, namespace: &str, service: &str) -> Option<Result<Lag, LagError>> {

@@ -13,6 +13,7 @@ pub mod verdict;
 mod workload;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use autonomy_crds::{DataModel, DataPlatform, MicroService, Migration};
 use futures::{FutureExt, Stream, StreamExt};
@@ -38,6 +39,8 @@ use self::verdict::Reason;
 pub const FIELD_MANAGER: &str = "autonomy-operator";
 /// The label by which the operator's own objects are watched.
 const MANAGED: &str = "app.kubernetes.io/managed-by=autonomy-operator";
+// How often what is kept about resources that are gone is forgotten.
+const FORGET: Duration = Duration::from_secs(30);
 // Reconciles of one kind at the same time.
 const CONCURRENCY: u16 = 8;
 
@@ -59,6 +62,14 @@ impl Scope {
         if scopes.is_empty() { vec![Self::Cluster] } else { scopes }
     }
 
+    /// Whether a namespace is in it.
+    pub fn has(&self, namespace: &str) -> bool {
+        match self {
+            Self::Cluster => true,
+            Self::Namespace(name) => name == namespace,
+        }
+    }
+
     fn api<K>(&self, client: &Client) -> Api<K>
     where
         K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
@@ -77,7 +88,7 @@ pub async fn run(client: Client, scope: Scope, settings: Arc<Settings>, metrics:
     let models = controller::<DataModel>(&client, &scope, &stop);
     let services = controller::<MicroService>(&client, &scope, &stop);
     let stores = Stores { platforms: platforms.store(), models: models.store(), services: services.store() };
-    let context = Arc::new(Context::new(client.clone(), settings, stores.clone(), metrics, lag));
+    let context = Arc::new(Context::new(client.clone(), settings, stores.clone(), scope.clone(), metrics, lag));
 
     let platforms = platforms
         .owns_stream(managed::<Deployment>(&client, &scope))
@@ -122,10 +133,15 @@ pub async fn run(client: Client, scope: Scope, settings: Arc<Settings>, metrics:
             let services = stores.services.clone();
             move |secret| services_of_secret(&services, &secret)
         })
-        .run(service::reconcile, error_policy, context);
+        .run(service::reconcile, error_policy, context.clone());
 
     tracing::info!(?scope, "reconciling");
-    tokio::join!(drain("DataPlatform", platforms), drain("DataModel", models), drain("MicroService", services));
+    let forgetting = async {
+        while stop.run_until_cancelled(tokio::time::sleep(FORGET)).await.is_some() {
+            context.forget_what_is_gone().await;
+        }
+    };
+    tokio::join!(drain("DataPlatform", platforms), drain("DataModel", models), drain("MicroService", services), forgetting);
 }
 
 /// What is known of the scope's resources, kept in sync by the watches.
@@ -223,7 +239,7 @@ fn error_policy<K>(_: Arc<K>, error: &Failure, _: Arc<Context>) -> Action {
 #[derive(Debug, thiserror::Error)]
 #[error("the Kubernetes API did not take what was found")]
 pub struct Failure {
-    again: std::time::Duration,
+    again: Duration,
     #[source]
     source: server_side::ServerSideError,
 }

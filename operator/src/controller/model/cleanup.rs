@@ -23,7 +23,6 @@ pub async fn clean_up(model: &DataModel, context: &Context) -> Result<Action, Fa
         }
         ensure_finalizer(&context.client, model, FINALIZER, false).await.map_err(|source| context.failure(KIND, model, source))?;
     }
-    context.forget(KIND, model);
     Ok(Action::await_change())
 }
 

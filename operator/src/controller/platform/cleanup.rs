@@ -15,7 +15,6 @@ use crate::{removal, streams};
 
 /// Removes what has to be removed, then lets the resource go.
 pub async fn clean_up(platform: &DataPlatform, context: &Context) -> Result<Action, Failure> {
-    let (namespace, name) = named(platform);
     if platform.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         let removed = if platform.spec.deletion_policy == DeletionPolicy::Delete { remove(platform, context).await } else { Ok(()) };
         if let Err(verdict) = removed {
@@ -24,8 +23,6 @@ pub async fn clean_up(platform: &DataPlatform, context: &Context) -> Result<Acti
         }
         ensure_finalizer(&context.client, platform, FINALIZER, false).await.map_err(|source| context.failure(KIND, platform, source))?;
     }
-    context.connections.close(&namespace, &name).await;
-    context.forget(KIND, platform);
     Ok(Action::await_change())
 }
 

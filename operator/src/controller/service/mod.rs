@@ -11,7 +11,7 @@ use autonomy_crds::micro_service::MicroServiceStatus;
 use autonomy_crds::resolve::check_service;
 use autonomy_crds::{Faults, MicroService};
 use kube::runtime::controller::Action;
-use kube::{Resource, ResourceExt};
+use kube::Resource;
 
 use super::context::Context;
 use super::server_side::ServerSideError;
@@ -28,8 +28,6 @@ const KIND: &str = "MicroService";
 pub async fn reconcile(service: Arc<MicroService>, context: Arc<Context>) -> Result<Action, Failure> {
     if service.meta().deletion_timestamp.is_some() {
         // Its place in the stream stays, so that a service made again goes on where it was.
-        context.lag.remove(&service.namespace().unwrap_or_default(), &service.name_any());
-        context.forget(KIND, service.as_ref());
         return Ok(Action::await_change());
     }
     let current = service.status.as_ref();
