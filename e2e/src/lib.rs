@@ -33,9 +33,10 @@ impl LocalState {
     }
 }
 
-/// The project's root folder.
+/// The project's root folder, as cargo tells it to the running test: checkouts share a build folder.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
+    Path::new(&package).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
 /// A binary of the workspace, built once a test process from the same profile as the tests, so that a test never runs against a stale one.

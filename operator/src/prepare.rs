@@ -183,6 +183,7 @@ CREATE SCHEMA IF NOT EXISTS autonomy;
 
 CREATE TABLE IF NOT EXISTS autonomy.catalog (
   model text PRIMARY KEY,
+  uid uuid NOT NULL DEFAULT gen_random_uuid(),
   namespace text NOT NULL,
   revision bigint NOT NULL,
   resolved jsonb NOT NULL,
@@ -190,6 +191,7 @@ CREATE TABLE IF NOT EXISTS autonomy.catalog (
   applied_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE autonomy.catalog IS 'The models as they are served, changed in the transaction that changes their tables';
+COMMENT ON COLUMN autonomy.catalog.uid IS 'Another one when a model was removed and applied again: the relay tells its changes from those of the model before';
 
 CREATE TABLE IF NOT EXISTS autonomy.platform (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -219,6 +221,7 @@ COMMENT ON TABLE autonomy.relay_stream IS 'How far each JetStream stream is know
 
 CREATE TABLE IF NOT EXISTS autonomy.relay_model (
   model text PRIMARY KEY,
+  uid uuid NOT NULL,
   resolved jsonb NOT NULL,
   updated_at timestamptz NOT NULL DEFAULT now()
 );

@@ -1,5 +1,5 @@
-//! Writes the CustomResourceDefinitions into the chart and their reference into the docs: `make crds`. With `--check`
-//! it writes nothing, and exits with 1 where a file differs from the types.
+//! Writes the CustomResourceDefinitions into the chart and their reference into the docs, of the project in the
+//! current folder: `make crds`. With `--check` it writes nothing, and exits with 1 where a file differs from the types.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,8 +14,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    match run(&root, check) {
+    // Not the folder that it was built in: checkouts share a build folder.
+    let root = Path::new(".");
+    if !root.join("charts/autonomy").is_dir() {
+        eprintln!("crdgen: run it in the project's root folder");
+        return ExitCode::from(2);
+    }
+    match run(root, check) {
         Ok(differing) if check && !differing.is_empty() => {
             for file in differing {
                 eprintln!("{} is not what the types in crds/src say", file.display());

@@ -14,7 +14,7 @@ use autonomy_crds::resolved::{Entity, SYSTEM_COLUMNS};
 use bytes::{Bytes, BytesMut};
 
 use crate::decode::{Relation, Tuple};
-use crate::state::Models;
+use crate::state::{CatalogEntry, Models};
 
 /// The schema and table of the compiled catalog.
 pub const CATALOG: (&str, &str) = ("autonomy", "catalog");
@@ -84,16 +84,22 @@ impl Plan {
     }
 }
 
+/// The places of the catalog's columns.
+#[derive(Clone, Copy, Debug)]
+pub struct CatalogColumns {
+    /// The model's name.
+    pub model: usize,
+    /// The entry's uid.
+    pub uid: usize,
+    /// The resolved model.
+    pub resolved: usize,
+}
+
 /// What a relation is to the relay.
 #[derive(Clone, Debug)]
 pub enum Table {
-    /// The compiled catalog: the columns `model` and `resolved`.
-    Catalog {
-        /// The column of the model's name.
-        model: usize,
-        /// The column of the resolved model.
-        resolved: usize,
-    },
+    /// The compiled catalog.
+    Catalog(CatalogColumns),
     /// An entity's table.
     Entity(Arc<Plan>),
     /// Nothing the relay publishes.
@@ -157,11 +163,9 @@ fn header_text(text: &str) -> String {
 
 impl Renderer {
     /// A renderer with the catalog given.
-    pub fn new(models: impl IntoIterator<Item = Arc<Model>>) -> Self {
-        let mut renderer = Self::default();
-        for model in models {
-            renderer.set_model(model);
-        }
+    pub fn new(models: Models) -> Self {
+        let mut renderer = Self { models: Arc::new(models), ..Self::default() };
+        renderer.plan_all();
         renderer
     }
 
@@ -181,8 +185,8 @@ impl Renderer {
     }
 
     /// Takes a model into the catalog, in place of the one of that name.
-    pub fn set_model(&mut self, model: Arc<Model>) {
-        Arc::make_mut(&mut self.models).insert(model.name.clone(), model);
+    pub fn set_model(&mut self, entry: CatalogEntry) {
+        Arc::make_mut(&mut self.models).insert(entry.model.name.clone(), entry);
         self.plan_all();
     }
 
@@ -204,7 +208,7 @@ impl Renderer {
     }
 
     fn plan_all(&mut self) {
-        let models: Vec<_> = self.models.values().cloned().collect();
+        let models: Vec<_> = self.models.values().map(|entry| entry.model.clone()).collect();
         for model in models {
             let feed = self.feed(&model);
             for entity in &model.entities {
@@ -220,12 +224,12 @@ impl Renderer {
     fn table_of(&mut self, relation: &Relation) -> Table {
         if (relation.schema.as_str(), relation.table.as_str()) == CATALOG {
             let column = |name| relation.columns.iter().position(|column| column == name);
-            return match (column("model"), column("resolved")) {
-                (Some(model), Some(resolved)) => Table::Catalog { model, resolved },
+            return match (column("model"), column("uid"), column("resolved")) {
+                (Some(model), Some(uid), Some(resolved)) => Table::Catalog(CatalogColumns { model, uid, resolved }),
                 _ => Table::Ignored,
             };
         }
-        let found = self.models.values().find_map(|model| {
+        let found = self.models.values().find_map(|CatalogEntry { model, .. }| {
             let entity = model.entities.iter().position(|entity| entity.table == relation.table)?;
             (model.schema == relation.schema).then(|| (model.clone(), entity))
         });

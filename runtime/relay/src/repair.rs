@@ -133,7 +133,7 @@ pub async fn repair(
         .await
         .map_err(database)?;
         let models = state::read_catalog(&mut connection).await?;
-        let model = models.values().find(|model| model.stream == *stream);
+        let model = models.values().map(|entry| &entry.model).find(|model| model.stream == *stream);
         let Some(feed) = repairing.renderer.feeds().iter().position(|feed| feed.stream == *stream) else { continue };
         let labels = StreamLabels { stream: stream.clone() };
         resources.metrics.repairs.get_or_create(&labels).inc();

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
-use autonomy_crds::Model;
 use autonomy_crds::event::{CONTEXT_MESSAGE_PREFIX, Position, TransactionContext, WriteContext, watermark_subject};
 use autonomy_crds::micro_service::Operation;
 use autonomy_process::options::{NatsConnectError, nats_connect_options};
@@ -23,11 +22,11 @@ use crate::confirm::{Checkpoint, Confirming, Settling};
 use crate::decode::{self, Change, DecodeError, Old, Tuple};
 use crate::metrics::{EventLabels, Metrics};
 use crate::publish::{PublishError, Publisher, Tail, Window};
-use crate::render::{Event, Place, Plan, Renderer, Table, commit_time, row};
+use crate::render::{CatalogColumns, Event, Place, Plan, Renderer, Table, commit_time, row};
 use crate::repair::{self, RepairError};
 use crate::resume::{ResumeError, entity_end, stream_end};
 use crate::slot::{SlotAccess, SlotError};
-use crate::state::{self, Models, StateError};
+use crate::state::{self, CatalogEntry, Models, StateError};
 use crate::watermark;
 
 /// What sessions work with.
@@ -320,7 +319,7 @@ impl<'a> Work<'a> {
         } else {
             self.without_removed(saved.models.clone()).await?
         };
-        self.renderer = Renderer::new(models.values().cloned());
+        self.renderer = Renderer::new(models);
         let mut damaged = Vec::new();
         for feed in self.renderer.feeds().to_vec() {
             let end = self.wait_for_stream(&feed.stream).await?;
@@ -381,26 +380,25 @@ impl<'a> Work<'a> {
     }
 
     // Without the models whose tables and stream were removed since: what the log still has of them has no place to go.
-    async fn without_removed(&self, mut models: Models) -> Result<Models, SessionError> {
-        let mut connection = self.resources.pool.acquire().await.map_err(StateError::from)?;
-        let there = state::read_catalog(&mut connection).await?;
-        let absent: Vec<String> = models.keys().filter(|name| !there.contains_key(*name)).cloned().collect();
-        for name in absent {
-            if self.is_removed(&models[&name]).await? {
+    async fn without_removed(&self, models: Models) -> Result<Models, SessionError> {
+        let mut there = Models::new();
+        for (name, entry) in models {
+            if self.is_removed(&entry).await? {
                 tracing::info!(model = name, "the model and its stream were removed; the rest of its changes is passed over");
-                models.remove(&name);
+            } else {
+                there.insert(name, entry);
             }
         }
-        Ok(models)
+        Ok(there)
     }
 
-    // Whether neither the catalog has the model any more nor NATS its stream.
-    async fn is_removed(&self, model: &Model) -> Result<bool, SessionError> {
-        if !matches!(stream_end(&self.jetstream, &model.stream).await, Err(ResumeError::Missing { .. })) {
-            return Ok(false);
-        }
-        let mut connection = self.resources.pool.acquire().await.map_err(StateError::from)?;
-        Ok(!state::read_catalog(&mut connection).await?.contains_key(&model.name))
+    // Whether another model of the name took its place, or neither the catalog has it any more nor NATS its stream.
+    async fn is_removed(&self, entry: &CatalogEntry) -> Result<bool, SessionError> {
+        let uid = state::catalog_uid(&self.resources.pool, &entry.model.name).await?;
+        Ok(match uid {
+            Some(uid) => *uid != *entry.uid,
+            None => matches!(stream_end(&self.jetstream, &entry.model.stream).await, Err(ResumeError::Missing { .. })),
+        })
     }
 
     // Waits until the stream is there. The slot keeps the log meanwhile: no event is skipped.
@@ -529,7 +527,7 @@ impl<'a> Work<'a> {
             Change::Relation(relation) => self.renderer.set_relation(relation),
             Change::Insert { relation } => match self.table(relation)? {
                 Table::Entity(plan) => self.created(&plan, data).await?,
-                Table::Catalog { model, resolved } => self.catalog_changed(data, model, resolved).await?,
+                Table::Catalog(columns) => self.catalog_changed(data, columns).await?,
                 Table::Ignored => {}
             },
             Change::Update { relation, old } => match self.table(relation)? {
@@ -542,9 +540,9 @@ impl<'a> Work<'a> {
                     }
                     self.updated(&plan, data).await?;
                 }
-                Table::Catalog { model, resolved } => {
+                Table::Catalog(columns) => {
                     self.new.settle(&self.old);
-                    self.catalog_changed(data, model, resolved).await?;
+                    self.catalog_changed(data, columns).await?;
                 }
                 Table::Ignored => {}
             },
@@ -557,7 +555,7 @@ impl<'a> Work<'a> {
                     }
                     self.deleted(&plan, data).await?;
                 }
-                Table::Catalog { model, .. } => {
+                Table::Catalog(CatalogColumns { model, .. }) => {
                     if let Some(name) = self.old.text(data, model) {
                         self.renderer.remove_model(name);
                     }
@@ -635,17 +633,18 @@ impl<'a> Work<'a> {
         Ok(self.publisher.publish(event).await?)
     }
 
-    async fn catalog_changed(&mut self, data: &[u8], model: usize, resolved: usize) -> Result<(), SessionError> {
-        let (Some(name), Some(text)) = (self.new.text(data, model), self.new.text(data, resolved)) else {
+    async fn catalog_changed(&mut self, data: &[u8], columns: CatalogColumns) -> Result<(), SessionError> {
+        let text = |column| self.new.text(data, column);
+        let (Some(name), Some(uid), Some(resolved)) = (text(columns.model), text(columns.uid), text(columns.resolved)) else {
             return Ok(());
         };
-        let model = state::parse_model(name, text)?;
-        if self.is_removed(&model).await? {
-            tracing::info!(model = name, "the model was removed before its stream was made; its changes are passed over");
+        let entry = state::parse_entry(name, uid, resolved)?;
+        if self.is_removed(&entry).await? {
+            tracing::info!(model = name, "the model was removed since, and its stream; its changes are passed over");
             return Ok(());
         }
         tracing::info!(model = name, position = %self.transaction.place.position, "the catalog changed");
-        self.renderer.set_model(model);
+        self.renderer.set_model(entry);
         for index in self.publisher.streams()..self.renderer.feeds().len() {
             let stream = self.renderer.feeds()[index].stream.clone();
             let end = self.wait_for_stream(&stream).await?;

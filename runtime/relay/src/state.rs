@@ -11,7 +11,16 @@ use sqlx::{PgConnection, PgPool};
 use crate::publish::Tail;
 
 /// The catalog at a place of the log, by model.
-pub type Models = BTreeMap<String, Arc<Model>>;
+pub type Models = BTreeMap<String, CatalogEntry>;
+
+/// A model in the catalog.
+#[derive(Clone, Debug)]
+pub struct CatalogEntry {
+    /// Another one for each time that a model of this name is made: what was removed is told from what was applied again.
+    pub uid: Arc<str>,
+    /// The model.
+    pub model: Arc<Model>,
+}
 
 /// Why the state can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +82,7 @@ pub async fn read(pool: &PgPool) -> Result<Saved, StateError> {
     });
     let mut streams: HashMap<_, _> = streams.collect();
     let started = streams.remove(STARTED).is_some();
-    let models: Vec<(String, String)> = sqlx::query_as("SELECT model, resolved::text FROM autonomy.relay_model").fetch_all(pool).await?;
+    let models = sqlx::query_as("SELECT model, uid::text, resolved::text FROM autonomy.relay_model").fetch_all(pool).await?;
     Ok(Saved { started, streams, models: parse_models(models)? })
 }
 
@@ -82,20 +91,28 @@ pub async fn read(pool: &PgPool) -> Result<Saved, StateError> {
 /// # Errors
 /// When the database can't be read or a model is not understood.
 pub async fn read_catalog(connection: &mut PgConnection) -> Result<Models, StateError> {
-    parse_models(sqlx::query_as("SELECT model, resolved::text FROM autonomy.catalog").fetch_all(connection).await?)
+    parse_models(sqlx::query_as("SELECT model, uid::text, resolved::text FROM autonomy.catalog").fetch_all(connection).await?)
 }
 
-/// Reads one resolved model.
+/// The uid that the catalog has for a model now; `None` where it has none of that name.
+///
+/// # Errors
+/// When the database can't be read.
+pub async fn catalog_uid(pool: &PgPool, model: &str) -> Result<Option<String>, StateError> {
+    Ok(sqlx::query_scalar("SELECT uid::text FROM autonomy.catalog WHERE model = $1").bind(model).fetch_optional(pool).await?)
+}
+
+/// Reads one entry: name, uid, resolved model.
 ///
 /// # Errors
 /// When it is not understood.
-pub fn parse_model(name: &str, resolved: &str) -> Result<Arc<Model>, StateError> {
+pub fn parse_entry(name: &str, uid: &str, resolved: &str) -> Result<CatalogEntry, StateError> {
     let model = serde_json::from_str(resolved).map_err(|source| StateError::Model { model: name.to_owned(), source })?;
-    Ok(Arc::new(model))
+    Ok(CatalogEntry { uid: uid.into(), model: Arc::new(model) })
 }
 
-fn parse_models(rows: Vec<(String, String)>) -> Result<Models, StateError> {
-    rows.into_iter().map(|(name, resolved)| Ok((name.clone(), parse_model(&name, &resolved)?))).collect()
+fn parse_models(rows: Vec<(String, String, String)>) -> Result<Models, StateError> {
+    rows.into_iter().map(|(name, uid, resolved)| Ok((name.clone(), parse_entry(&name, &uid, &resolved)?))).collect()
 }
 
 /// Writes the ends of streams, and the catalog where one is given, at once.
@@ -121,17 +138,19 @@ pub async fn save(pool: &PgPool, streams: &[(String, Tail)], models: Option<&Mod
     .await?;
     if let Some(models) = models {
         let names: Vec<&str> = models.keys().map(String::as_str).collect();
+        let uids: Vec<&str> = models.values().map(|entry| &*entry.uid).collect();
         let mut texts = Vec::with_capacity(models.len());
-        for (name, model) in models {
-            texts.push(serde_json::to_string(&**model).map_err(|source| StateError::Model { model: name.clone(), source })?);
+        for (name, entry) in models {
+            texts.push(serde_json::to_string(&*entry.model).map_err(|source| StateError::Model { model: name.clone(), source })?);
         }
         sqlx::query("DELETE FROM autonomy.relay_model WHERE model <> ALL ($1::text[])").bind(&names).execute(&mut *transaction).await?;
         sqlx::query(
-            "INSERT INTO autonomy.relay_model (model, resolved, updated_at) \
-             SELECT model, resolved::jsonb, now() FROM unnest($1::text[], $2::text[]) AS given (model, resolved) \
-             ON CONFLICT (model) DO UPDATE SET resolved = excluded.resolved, updated_at = excluded.updated_at",
+            "INSERT INTO autonomy.relay_model (model, uid, resolved, updated_at) \
+             SELECT model, uid::uuid, resolved::jsonb, now() FROM unnest($1::text[], $2::text[], $3::text[]) AS given (model, uid, resolved) \
+             ON CONFLICT (model) DO UPDATE SET uid = excluded.uid, resolved = excluded.resolved, updated_at = excluded.updated_at",
         )
         .bind(&names)
+        .bind(&uids)
         .bind(&texts)
         .execute(&mut *transaction)
         .await?;

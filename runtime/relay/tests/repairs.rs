@@ -6,6 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use autonomy_crds::event::header;
+use autonomy_operator::removal::remove_model;
 use nix::sys::signal::Signal;
 use support::{SHOP, Stored, World, model};
 
@@ -145,6 +146,41 @@ async fn a_stream_removed_and_made_again_is_filled() {
     world.caught_up().await;
     assert_equals_table(&world).await;
     assert!(world.log().contains("equals its tables"));
+}
+
+#[tokio::test]
+async fn a_model_removed_and_applied_again_gets_none_of_the_former_ones_events() {
+    let (shop, club) = (model("shop", SHOP), model("club", SHOP));
+    let world = World::start(vec![shop.clone()]).await;
+    let relay = world.relay();
+    world.execute(&insert(1, 10)).await;
+    world.wait_for("DEFAULT_SHOP", 10).await;
+    // The relay knows one model from its own notes and the other from the log alone.
+    world.apply(std::slice::from_ref(&club)).await;
+    world.ensure_streams(std::slice::from_ref(&club)).await;
+    world.execute(&insert(1, 10).replace("shop.", "club.")).await;
+    world.wait_for("DEFAULT_CLUB", 10).await;
+    relay.child.signal(Signal::SIGKILL);
+    relay.child.wait_exit().await;
+
+    world.execute(&insert(11, 12)).await;
+    for model in [&shop, &club] {
+        remove_model(&world.pool, &model.name).await.unwrap();
+        world.jetstream().await.delete_stream(&model.stream).await.unwrap();
+    }
+    world.apply(&[shop.clone(), club.clone()]).await;
+    world.ensure_streams(&[shop, club]).await;
+    world.execute(&insert(21, 23)).await;
+    world.execute(&insert(21, 24).replace("shop.", "club.")).await;
+    let _relay = world.relay();
+    for (stream, count) in [("DEFAULT_SHOP", 3), ("DEFAULT_CLUB", 4)] {
+        world.wait_for(stream, count).await;
+        world.caught_up().await;
+        let messages = world.messages(stream).await;
+        let ids: Vec<_> = messages.iter().map(|message| message.header(header::SUBJECT)[34..].to_owned()).collect();
+        let expected: Vec<_> = (21..21 + count).map(|n| n.to_string()).collect();
+        assert_eq!(ids, expected, "{stream}");
+    }
 }
 
 #[tokio::test]

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use autonomy_crds::micro_service::MicroServiceStatus;
 use autonomy_crds::resolve::check_service;
 use autonomy_crds::{Faults, MicroService};
-use kube::runtime::controller::Action;
 use kube::Resource;
+use kube::runtime::controller::Action;
 
 use super::context::Context;
 use super::server_side::ServerSideError;
