@@ -138,7 +138,8 @@ impl World {
         succeed(kubectl_path(), &[&APPLY[..], &["-n", &self.namespace, "-f", "-"]].concat(), yaml);
     }
 
-    fn apply_raw(&self, yaml: &str) {
+    /// Applies YAML as it is, that tells its namespace itself.
+    pub fn apply_raw(&self, yaml: &str) {
         succeed(kubectl_path(), &[&APPLY[..], &["-f", "-"]].concat(), yaml);
     }
 
