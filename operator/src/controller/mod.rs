@@ -12,6 +12,7 @@ mod service;
 pub mod verdict;
 mod workload;
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::Api;
-use kube::core::PartialObjectMeta;
+use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{Predicate, WatchStreamExt, controller, predicates, watcher};
@@ -72,7 +73,7 @@ impl Scope {
 
     fn api<K>(&self, client: &Client) -> Api<K>
     where
-        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
         match self {
             Self::Cluster => Api::all(client.clone()),
@@ -96,22 +97,22 @@ pub async fn run(client: Client, scope: Scope, settings: Arc<Settings>, metrics:
         .owns_stream(managed::<HorizontalPodAutoscaler>(&client, &scope))
         .owns_stream(managed::<PodDisruptionBudget>(&client, &scope))
         .owns_stream(managed::<NetworkPolicy>(&client, &scope))
-        .watches_stream(changes::<Secret>(&client, &scope, ""), {
+        .watches_stream(changes::<Secret>(&client, &scope), {
             let platforms = stores.platforms.clone();
             move |secret| platforms_of_secret(&platforms, &secret)
         })
-        .watches_stream(changes::<DataModel>(&client, &scope, ""), {
+        .watches_stream(changes::<DataModel>(&client, &scope), {
             let platforms = stores.platforms.clone();
             move |model| platforms_that_wait(&platforms, &model)
         })
         .run(platform::reconcile, error_policy, context.clone());
     let models = models
-        .owns_stream(changes::<Migration>(&client, &scope, ""))
-        .watches_stream(status_changes::<DataPlatform>(&client, &scope), {
+        .owns_stream(changes::<Migration>(&client, &scope))
+        .watches_stream(changes::<DataPlatform>(&client, &scope), {
             let models = stores.models.clone();
             move |platform| models_of_platform(&models, &platform)
         })
-        .watches_stream(status_changes::<DataModel>(&client, &scope), {
+        .watches_stream(changes::<DataModel>(&client, &scope), {
             let models = stores.models.clone();
             move |changed| importers(&models, &changed)
         })
@@ -121,15 +122,15 @@ pub async fn run(client: Client, scope: Scope, settings: Arc<Settings>, metrics:
         .owns_stream(managed::<ConfigMap>(&client, &scope))
         .owns_stream(managed::<PodDisruptionBudget>(&client, &scope))
         .owns_stream(managed::<NetworkPolicy>(&client, &scope))
-        .watches_stream(status_changes::<DataPlatform>(&client, &scope), {
+        .watches_stream(changes::<DataPlatform>(&client, &scope), {
             let services = stores.services.clone();
             move |platform| services_of_platform(&services, &platform)
         })
-        .watches_stream(status_changes::<DataModel>(&client, &scope), {
+        .watches_stream(changes::<DataModel>(&client, &scope), {
             let services = stores.services.clone();
             move |model| services_of_model(&services, &model)
         })
-        .watches_stream(changes::<Secret>(&client, &scope, ""), {
+        .watches_stream(changes::<Secret>(&client, &scope), {
             let services = stores.services.clone();
             move |secret| services_of_secret(&services, &secret)
         })
@@ -155,16 +156,11 @@ pub struct Stores {
     pub services: Store<MicroService>,
 }
 
-fn controller<K>(client: &Client, scope: &Scope, stop: &CancellationToken) -> Controller<K>
-where
-    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
-{
+// What can be watched in a scope.
+trait Watched: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
+impl<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Watched for K {}
+
+fn controller<K: Watched>(client: &Client, scope: &Scope, stop: &CancellationToken) -> Controller<K> {
     let stop = stop.clone();
     // Only the managed fields are of no use here, and they are large.
     let stream = watcher(scope.api::<K>(client), watcher::Config::default()).default_backoff().modify(|object| {
@@ -191,44 +187,21 @@ fn deletion<K: Resource>(object: &K) -> Option<u64> {
 type Metadata<K> = PartialObjectMeta<K>;
 
 // Objects that the operator made, without their content: a change only asks for a look.
-fn managed<K>(client: &Client, scope: &Scope) -> impl Stream<Item = watcher::Result<Metadata<K>>> + Send + 'static + use<K>
-where
-    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
-{
-    changes(client, scope, MANAGED)
+fn managed<K: Watched>(client: &Client, scope: &Scope) -> impl Stream<Item = watcher::Result<Metadata<K>>> + Send + 'static + use<K> {
+    labelled(client, scope, MANAGED)
 }
 
-fn changes<K>(client: &Client, scope: &Scope, labels: &str) -> impl Stream<Item = watcher::Result<Metadata<K>>> + Send + 'static + use<K>
-where
-    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
-{
+// Whatever changes of objects, their status too.
+fn changes<K: Watched>(client: &Client, scope: &Scope) -> impl Stream<Item = watcher::Result<Metadata<K>>> + Send + 'static + use<K> {
+    labelled(client, scope, "")
+}
+
+fn labelled<K: Watched>(
+    client: &Client,
+    scope: &Scope,
+    labels: &str,
+) -> impl Stream<Item = watcher::Result<Metadata<K>>> + Send + 'static + use<K> {
     watcher(scope.api::<Metadata<K>>(client), watcher::Config::default().labels(labels)).default_backoff().touched_objects()
-}
-
-// Other resources of ours, whatever changes of them: what depends on them looks at their status.
-fn status_changes<K>(client: &Client, scope: &Scope) -> impl Stream<Item = watcher::Result<Metadata<K>>> + Send + 'static + use<K>
-where
-    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
-{
-    changes(client, scope, "")
 }
 
 fn error_policy<K>(_: Arc<K>, error: &Failure, _: Arc<Context>) -> Action {
