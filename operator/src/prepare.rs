@@ -42,7 +42,9 @@ pub enum PrepareError {
     #[error("PostgreSQL is of version {0}; 14 or newer is needed")]
     Version(String),
     /// The database refused.
-    #[error("the schema autonomy can't be made in the database; the role used must be a superuser or own the database and make roles")]
+    #[error(
+        "the schema autonomy can't be made in the database; the role used must be a superuser or, from PostgreSQL 16 on, the database's owner with CREATEROLE and REPLICATION"
+    )]
     Database(#[from] sqlx::Error),
 }
 

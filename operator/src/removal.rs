@@ -71,6 +71,7 @@ pub async fn remove_platform(pool: &PgPool) -> Result<(), RemovalError> {
     }
     let database: String = sqlx::query_scalar("SELECT current_database()::text").fetch_one(pool).await?;
     with_lock(pool, async |connection| {
+        join_role(connection, &relay_role(&database)).await?;
         sqlx::query("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1 AND active")
             .bind(slot(&database))
             .execute(&mut *connection)
@@ -93,9 +94,7 @@ pub async fn remove_platform(pool: &PgPool) -> Result<(), RemovalError> {
 
 // A role may have rights in another database; then it stays, without any in this one.
 async fn drop_role(connection: &mut PgConnection, role: &str) -> Result<(), sqlx::Error> {
-    let there: bool =
-        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)").bind(role).fetch_one(&mut *connection).await?;
-    if !there {
+    if !join_role(connection, role).await? {
         return Ok(());
     }
     let role = quote_identifier(role);
@@ -105,6 +104,16 @@ async fn drop_role(connection: &mut PgConnection, role: &str) -> Result<(), sqlx
         &format!("DO $autonomy$ BEGIN DROP ROLE {role}; EXCEPTION WHEN dependent_objects_still_exist THEN NULL; END $autonomy$"),
     )
     .await
+}
+
+// Who is no superuser may end a role's connections, and drop what it has, only as its member. Gives whether there is such a role.
+async fn join_role(connection: &mut PgConnection, role: &str) -> Result<bool, sqlx::Error> {
+    let there: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)").bind(role).fetch_one(&mut *connection).await?;
+    if there {
+        run(connection, &format!("GRANT {} TO CURRENT_USER", quote_identifier(role))).await?;
+    }
+    Ok(there)
 }
 
 async fn run(connection: &mut PgConnection, statement: &str) -> Result<(), sqlx::Error> {

@@ -158,7 +158,10 @@ pub struct Stores {
 
 // What can be watched in a scope.
 trait Watched: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
-impl<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Watched for K {}
+impl<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Watched
+    for K
+{
+}
 
 fn controller<K: Watched>(client: &Client, scope: &Scope, stop: &CancellationToken) -> Controller<K> {
     let stop = stop.clone();
