@@ -85,13 +85,19 @@ impl MicroServiceSpec {
         self.platform.as_deref().unwrap_or(crate::DEFAULT_PLATFORM)
     }
 
+    /// The entities that this service reads or writes, each as its model and its name.
+    pub fn entities(&self) -> BTreeSet<(&str, &str)> {
+        let queue = self.trigger.queue.iter().map(|queue| (queue.model.as_str(), queue.entity.as_str()));
+        let caches = self.caches.iter().map(|cache| (cache.model.as_str(), cache.entity.as_str()));
+        let creates =
+            self.steps.iter().filter_map(|step| step.create.as_ref()).map(|create| (create.model.as_str(), create.entity.as_str()));
+        let patches = self.steps.iter().filter_map(|step| step.patch.as_ref()).map(|patch| (patch.model.as_str(), patch.entity.as_str()));
+        queue.chain(caches).chain(creates).chain(patches).collect()
+    }
+
     /// The names of the DataModels that this service reads or writes.
     pub fn models(&self) -> BTreeSet<&str> {
-        let queue = self.trigger.queue.iter().map(|queue| queue.model.as_str());
-        let caches = self.caches.iter().map(|cache| cache.model.as_str());
-        let creates = self.steps.iter().filter_map(|step| step.create.as_ref()).map(|create| create.model.as_str());
-        let patches = self.steps.iter().filter_map(|step| step.patch.as_ref()).map(|patch| patch.model.as_str());
-        queue.chain(caches).chain(creates).chain(patches).collect()
+        self.entities().into_iter().map(|(model, _)| model).collect()
     }
 
     /// The Secrets' keys that `http` steps read.

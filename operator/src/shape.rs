@@ -422,7 +422,8 @@ fn constraints(entity: &Entity) -> Vec<ConstraintShape> {
         add(entity.key_name(), Rule::Unique(entity.key.clone()));
     }
     for column in &entity.columns {
-        if column.unique {
+        // The key says it already; PostgreSQL itself would leave the second one out where it makes the table.
+        if column.unique && entity.key != [column.name.as_str()] {
             add(entity.unique_name(column), Rule::Unique(vec![column.name.clone()]));
         }
         if let ColumnKind::Relationship { target, on_delete, .. } = &column.kind {

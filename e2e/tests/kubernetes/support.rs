@@ -371,3 +371,14 @@ spec:
         - {name: status, type: string, maxLength: 20, default: open}
       events: {routing: status}
 ";
+
+/// A service on [`SHOP`] that closes open sales.
+pub const CLOSE: &str = "
+apiVersion: autonomy.dev/v1alpha1
+kind: MicroService
+metadata: {name: close}
+spec:
+  trigger: {queue: {model: shop, entity: Sale, routing: [open]}}
+  steps:
+    - patch: {model: shop, entity: Sale, id: object.id, object: {status: \"'closed'\"}}
+";

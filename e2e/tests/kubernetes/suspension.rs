@@ -4,17 +4,7 @@ use autonomy_crds::{DataModel, MicroService};
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::json;
 
-use crate::support::{SHOP, World, eventually};
-
-const SERVICE: &str = "
-apiVersion: autonomy.dev/v1alpha1
-kind: MicroService
-metadata: {name: close}
-spec:
-  trigger: {queue: {model: shop, entity: Sale, routing: [open]}}
-  steps:
-    - patch: {model: shop, entity: Sale, id: object.id, object: {status: \"'closed'\"}}
-";
+use crate::support::{CLOSE, SHOP, World, eventually};
 
 fn suspended(yaml: &str, suspend: bool) -> String {
     yaml.replace("spec:\n", &format!("spec:\n  suspend: {suspend}\n"))
@@ -24,12 +14,12 @@ fn suspended(yaml: &str, suspend: bool) -> String {
 async fn a_suspended_service_handles_nothing_and_goes_on_where_it_was() {
     let world = World::start("suspend").await;
     world.apply(SHOP);
-    world.apply(&suspended(SERVICE, true));
+    world.apply(&suspended(CLOSE, true));
     let service: MicroService = world.ready("close").await;
     assert_eq!(service.status.and_then(|status| status.replicas), Some(0));
     world.call("POST", "/api/shop/sales", Some(&json!({"receipt": "1", "amount": 1.5}))).await;
 
-    world.apply(&suspended(SERVICE, false));
+    world.apply(&suspended(CLOSE, false));
     world.ready::<MicroService>("close").await;
     let closed = async || {
         let sales = world.ask("GET", "/api/shop/sales?status=closed", None).await.ok()?;
@@ -37,7 +27,7 @@ async fn a_suspended_service_handles_nothing_and_goes_on_where_it_was() {
     };
     eventually("the sale that waited is handled", closed).await;
 
-    world.apply(&suspended(SERVICE, true));
+    world.apply(&suspended(CLOSE, true));
     world
         .until("close-worker", "without pods", |deployment: &Deployment| {
             deployment

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use autonomy_crds::MicroService;
 use autonomy_crds::micro_service::HttpHandler;
+use autonomy_crds::resolved::Entity;
 use autonomy_process::service_consumers::ServiceConsumers;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{
@@ -163,7 +164,8 @@ fn role(
         ));
     }
     let content: String = declaration.data.iter().flatten().map(|(_, text)| text.as_str()).collect();
-    let models = serde_json::to_string(&from.models).unwrap_or_default();
+    let entities: Vec<&Entity> = spec.entities().into_iter().filter_map(|(model, entity)| from.models.get(model)?.entity(entity)).collect();
+    let entities = serde_json::to_string(&entities).unwrap_or_default();
     Ok(Role {
         name: name.to_owned(),
         replicas,
@@ -174,10 +176,10 @@ fn role(
         resources: spec.scaling.resources.clone(),
         least: ("50m", "64Mi"),
         volumes,
-        // A worker reads its service and its models when it starts, so another content of these starts it anew, and nothing else does.
+        // A worker reads its service and the entities that this names when it starts: another content of these starts it anew, and nothing else does.
         annotations: BTreeMap::from([
             ("autonomy.dev/service-sha256".to_owned(), hex_sha256(content.as_bytes())),
-            ("autonomy.dev/models-sha256".to_owned(), hex_sha256(models.as_bytes())),
+            ("autonomy.dev/entities-sha256".to_owned(), hex_sha256(entities.as_bytes())),
         ]),
         // Two workers on one folder would take each other's files.
         one_at_a_time: spec.trigger.files.is_some(),
