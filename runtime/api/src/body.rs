@@ -1,4 +1,6 @@
-//! Bodies: from JSON to typed rows in one pass, with every fault.
+//! Bodies: from JSON, NDJSON or CSV to typed rows in one pass, with every fault.
+
+mod table;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,6 +11,7 @@ use uuid::Uuid;
 
 use crate::plan::{EntityPlan, ID, SYSTEM};
 use crate::problem::{Fault, Intake, Path, Problem};
+use crate::representation::Representation;
 use crate::rows::{Rows, Value};
 use crate::value::Scalar;
 use axum::http::StatusCode;
@@ -43,9 +46,20 @@ pub enum Shape {
 /// # Errors
 /// A problem with status 400.
 pub fn text(body: &[u8]) -> Result<&str, Problem> {
-    let text = std::str::from_utf8(body).map_err(|error| malformed(format!("The body is not UTF-8 (at byte {}).", error.valid_up_to())))?;
+    let text = utf8(body)?;
+    if is_too_deep(text) {
+        return Err(malformed(format!("The body is nested deeper than {MOST_DEPTH} levels.")));
+    }
+    Ok(text)
+}
+
+fn utf8(body: &[u8]) -> Result<&str, Problem> {
+    std::str::from_utf8(body).map_err(|error| malformed(format!("The body is not UTF-8 (at byte {}).", error.valid_up_to())))
+}
+
+fn is_too_deep(text: &str) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in body {
+    for byte in text.as_bytes() {
         if in_string {
             match byte {
                 _ if escaped => escaped = false,
@@ -60,14 +74,14 @@ pub fn text(body: &[u8]) -> Result<&str, Problem> {
             b'{' | b'[' => {
                 depth += 1;
                 if depth > MOST_DEPTH {
-                    return Err(malformed(format!("The body is nested deeper than {MOST_DEPTH} levels.")));
+                    return true;
                 }
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
-    Ok(text)
+    false
 }
 
 /// A problem for a body that is no JSON.
@@ -93,12 +107,36 @@ pub fn read<'de, S: DeserializeSeed<'de>>(text: &'de str, seed: S) -> Result<S::
     Ok(value)
 }
 
-/// Reads a body of one object, or of a list of them, into `rows`. What is wrong with the objects is left in `intake`.
+/// Reads a body of one object (JSON only), or of a list of them, into `rows`. What is wrong with the objects is left in `intake`.
 ///
 /// # Errors
-/// Where the body is no JSON.
-pub fn read_objects(text: &str, plan: &EntityPlan, purpose: Purpose, rows: &mut Rows, intake: &mut Intake) -> Result<Shape, Problem> {
-    read(text, ObjectsSeed { plan, purpose, rows, intake })
+/// Where the body is not what its media type says.
+pub fn read_objects(
+    body: &[u8],
+    representation: Representation,
+    plan: &EntityPlan,
+    purpose: Purpose,
+    rows: &mut Rows,
+    intake: &mut Intake,
+) -> Result<Shape, Problem> {
+    match representation {
+        Representation::Json => read(text(body)?, ObjectsSeed { plan, purpose, rows, intake }),
+        Representation::NdJson => {
+            let lines = text(body)?.lines().enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
+            for (index, (number, line)) in lines.enumerate() {
+                let path = Path::ROOT.index(index);
+                read_object(line, plan, purpose, &path, rows, intake).map_err(|mut problem| {
+                    problem.detail = format!("Line {} of the body: {}", number + 1, problem.detail);
+                    problem
+                })?;
+            }
+            Ok(Shape::List)
+        }
+        Representation::Csv => {
+            table::read(utf8(body)?, plan, purpose, rows, intake)?;
+            Ok(Shape::List)
+        }
+    }
 }
 
 /// Reads one object at `path` into `rows`, as one more row.
@@ -209,8 +247,7 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        self.rows.begin();
-        self.intake.row = (self.rows.len() - 1) as u32;
+        self.begin();
         // Most bodies have their members in the model's order.
         let mut likely = SYSTEM;
         while let Some(name) = map.next_key_seed(NameSeed)? {
@@ -220,7 +257,7 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
                 continue;
             };
             likely = column + 1;
-            self.set(column, value.as_raw_str());
+            self.set(column, Scalar::read(value.as_raw_str()));
         }
         self.complete();
         Ok(())
@@ -228,15 +265,25 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
-        self.intake.push(self.path, "must be an object");
+        self.is_no_object();
         Ok(())
     }
 
-    other_values!((), |seed: Self| seed.intake.push(seed.path, "must be an object"));
+    other_values!((), |seed: Self| seed.is_no_object());
 }
 
 impl ObjectSeed<'_> {
-    fn set(&mut self, column: usize, raw: &str) {
+    fn is_no_object(mut self) {
+        self.begin();
+        self.intake.push(self.path, "must be an object");
+    }
+
+    fn begin(&mut self) {
+        self.rows.begin();
+        self.intake.row = (self.rows.len() - 1) as u32;
+    }
+
+    fn set(&mut self, column: usize, value: Result<Option<Scalar<'_>>, &'static str>) {
         // The server keeps these; objects that were read may be sent back with them.
         if (1..SYSTEM).contains(&column) {
             return;
@@ -249,7 +296,7 @@ impl ObjectSeed<'_> {
             return;
         }
         self.intake.column = column as u16;
-        match Scalar::read(raw) {
+        match value {
             Ok(Some(scalar)) => {
                 let intake = &mut *self.intake;
                 self.rows.set(column, |out| plan.encoder.encode(&scalar, crate::value::Form::Binary, &path, intake, out));

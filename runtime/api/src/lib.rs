@@ -3,8 +3,12 @@
 //! A request becomes a plan and the plan becomes SQL: [`plan`] holds the models made ready, [`query`] and [`body`] read requests against
 //! them, [`write`] and [`reading`] do them, and [`sql`] is the only place with SQL text.
 
+pub mod aggregate;
+pub mod asyncapi;
 pub mod body;
 pub mod database;
+pub mod docs;
+pub mod embed;
 pub mod metrics;
 pub mod objects;
 pub mod openapi;
@@ -13,6 +17,7 @@ pub mod plan;
 pub mod problem;
 pub mod query;
 pub mod reading;
+pub mod representation;
 pub mod rows;
 pub mod server;
 pub mod sql;

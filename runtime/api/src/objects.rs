@@ -1,21 +1,24 @@
 //! Writing objects of one entity: POST, PUT, PATCH and DELETE, each as one unit of [`crate::write`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use autonomy_crds::event::WriteContext;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::body::{self, Purpose, Shape};
 use crate::plan::{EntityPlan, ID, VERSION};
-use crate::problem::{Fault, Faults, Intake, Path, Problem};
+use crate::problem::{Fault, Faults, Intake, MOST_ROWS_APART, Path, Problem};
 use crate::query::invalid_query;
+use crate::representation::Representation;
 use crate::rows::{Rows, Value};
 use crate::sql::Condition;
-use crate::transactions::{MOST_KEY_BYTES, bad_header};
+use crate::transactions::{self, MOST_KEY_BYTES, Request, bad_header};
 use crate::write::{Batch, Effect, Kind, Objects, Outcomes, Owner, Place, Unit, UnitOutcome, Work, Written};
 
 /// A request that writes objects of one entity.
@@ -31,6 +34,8 @@ pub struct WriteRequest<'a> {
     pub headers: &'a HeaderMap,
     /// The id in the path.
     pub id: Option<Uuid>,
+    /// What the body is, where it holds a list.
+    pub representation: Representation,
     /// The body.
     pub body: &'a [u8],
 }
@@ -39,7 +44,8 @@ pub struct WriteRequest<'a> {
 ///
 /// # Errors
 /// A problem with all that is wrong with it.
-pub fn read(request: &WriteRequest<'_>, plan: &Arc<EntityPlan>) -> Result<Work, Problem> {
+pub fn read(request: &WriteRequest<'_>, plan: &Arc<EntityPlan>) -> Result<Request, Problem> {
+    let mut apart = false;
     let mut kind = match *request.method {
         Method::POST => Kind::Create,
         Method::PUT => Kind::Put,
@@ -52,6 +58,8 @@ pub fn read(request: &WriteRequest<'_>, plan: &Arc<EntityPlan>) -> Result<Work, 
             ("onConflict", "error") if kind.is_create() => kind = Kind::Create,
             ("onConflict", "ignore") if kind.is_create() => kind = Kind::CreateOrIgnore,
             ("onConflict", "update") if kind.is_create() => kind = Kind::CreateOrUpdate,
+            ("onError", "stop" | "continue") if kind != Kind::Put && request.id.is_none() => apart = value == "continue",
+            ("onError", _) if kind != Kind::Put && request.id.is_none() => faults.push(Fault::parameter(name, "must be stop or continue")),
             ("onConflict", _) if kind.is_create() => faults.push(Fault::parameter(name, "must be error, ignore or update")),
             _ => faults.push(Fault::parameter(name, format!("is no parameter of {} here", request.method))),
         }
@@ -67,8 +75,15 @@ pub fn read(request: &WriteRequest<'_>, plan: &Arc<EntityPlan>) -> Result<Work, 
         conditions: Vec::new(),
         references: Vec::new(),
     };
-    let shape = read_body(request, &mut batch)?;
+    let mut intake = Intake { by_row: apart.then(BTreeMap::new), ..Intake::default() };
+    let shape = read_body(request, &mut batch, &mut intake)?;
     preconditions(request, &mut batch)?;
+    if apart {
+        if shape == Shape::One {
+            return Err(body::wrong_shape("must be a list of objects where each fails for itself"));
+        }
+        return rows_apart(request, batch, intake.by_row.unwrap_or_default());
+    }
     let count = batch.rows.len() as u32;
     batch.owners = (0..count).map(|operation| Owner { unit: 0, operation }).collect();
     let minimal = prefers_minimal(request.headers);
@@ -78,23 +93,88 @@ pub fn read(request: &WriteRequest<'_>, plan: &Arc<EntityPlan>) -> Result<Work, 
         unit.key_texts.push(key);
         unit.request = Some(request_hash(request));
     }
-    Ok(Work {
+    let work = Work {
         batches: vec![batch],
         units: vec![unit],
         place: if shape == Shape::One { Place::Body } else { Place::Item },
         want_objects: !minimal && kind != Kind::Delete,
         keep,
-    })
+    };
+    Ok(Request { work, failed: Vec::new() })
 }
 
-fn read_body(request: &WriteRequest<'_>, batch: &mut Batch) -> Result<Shape, Problem> {
-    let mut intake = Intake::default();
+// `onError=continue`: each row is a unit of its own.
+fn rows_apart(request: &WriteRequest<'_>, mut batch: Batch, mut faults: BTreeMap<u32, Faults>) -> Result<Request, Problem> {
+    let count = batch.rows.len() as u32;
+    if count as usize > MOST_ROWS_APART {
+        return Err(body::wrong_shape("must be a list of at most 10000 objects, where each fails for itself"));
+    }
+    batch.owners = (0..count).map(|unit| Owner { unit, operation: 0 }).collect();
+    let key = idempotency_key(request.headers)?;
+    let hash = key.as_ref().map(|_| request_hash(request));
+    let context = context(request.headers);
+    let units = (0..count).map(|row| {
+        let key_texts: Vec<String> = key.iter().map(|key| format!("{key}/{row}")).collect();
+        Unit {
+            keys: key_texts.iter().map(|key| Sha256::digest(key.as_bytes()).into()).collect(),
+            key_texts,
+            request: hash,
+            context: context.clone(),
+            operations: vec![(0, row)],
+        }
+    });
+    let units = units.collect();
+    let failed = (0..count).map(|row| faults.remove(&row).map(Faults::into_problem)).collect();
+    Ok(Request { work: Work { batches: vec![batch], units, place: Place::Unit, want_objects: false, keep: keep_row }, failed })
+}
+
+fn row_status(written: &Written) -> u16 {
+    if written.effect == Effect::Created { 201 } else { 200 }
+}
+
+fn keep_row(_: &Work, written: &[Written], _: &Objects) -> (u16, String) {
+    match written.first() {
+        Some(written) => (row_status(written), transactions::result(written).to_string()),
+        None => (200, "{}".to_owned()),
+    }
+}
+
+// Each row's status, with what became of it or its problem.
+fn respond_by_row(outcomes: Outcomes) -> Response<Body> {
+    let entry = |status: u16, result: Json| {
+        let mut entry = json!({"status": status});
+        if let (Some(entry), Json::Object(result)) = (entry.as_object_mut(), result) {
+            entry.extend(result);
+        }
+        entry
+    };
+    let mut replayed_all = !outcomes.units.is_empty();
+    let mut rows = Vec::with_capacity(outcomes.units.len());
+    for outcome in outcomes.units {
+        let replayed = matches!(outcome, Some(UnitOutcome::Replayed { .. }));
+        replayed_all &= replayed;
+        rows.push(match outcome {
+            Some(UnitOutcome::Done(written)) => written.first().map_or(json!({}), |row| entry(row_status(row), transactions::result(row))),
+            Some(UnitOutcome::Replayed { status, answer }) => entry(status, serde_json::from_str(&answer).unwrap_or_default()),
+            Some(UnitOutcome::Failed(problem)) => transactions::failed(&problem),
+            None => transactions::failed(&Problem::internal()),
+        });
+    }
+    let mut response = Response::new(Body::from(Json::Array(rows).to_string()));
+    *response.status_mut() = StatusCode::MULTI_STATUS;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if replayed_all {
+        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+    }
+    response
+}
+
+fn read_body(request: &WriteRequest<'_>, batch: &mut Batch, intake: &mut Intake) -> Result<Shape, Problem> {
     let mut shape = Shape::One;
     let plan = batch.plan.clone();
     if batch.kind == Kind::Delete {
         batch.rows.begin();
     } else {
-        let text = body::text(request.body)?;
         let purpose = match (batch.kind, request.id) {
             (Kind::Put, _) => Purpose::Replace,
             (Kind::Patch, Some(_)) => Purpose::Patch,
@@ -102,9 +182,9 @@ fn read_body(request: &WriteRequest<'_>, batch: &mut Batch) -> Result<Shape, Pro
             _ => Purpose::Create,
         };
         if request.id.is_some() {
-            body::read_object(text, &plan, purpose, &Path::ROOT, &mut batch.rows, &mut intake)?;
+            body::read_object(body::text(request.body)?, &plan, purpose, &Path::ROOT, &mut batch.rows, intake)?;
         } else {
-            shape = body::read_objects(text, &plan, purpose, &mut batch.rows, &mut intake)?;
+            shape = body::read_objects(request.body, request.representation, &plan, purpose, &mut batch.rows, intake)?;
         }
     }
     if purpose_needs_list(batch.kind, request.id, shape) && intake.faults.is_empty() {
@@ -120,7 +200,7 @@ fn read_body(request: &WriteRequest<'_>, batch: &mut Batch) -> Result<Shape, Pro
         });
     }
     batch.references = std::mem::take(&mut intake.references);
-    if intake.faults.is_empty() { Ok(shape) } else { Err(intake.faults.into_problem()) }
+    if intake.faults.is_empty() { Ok(shape) } else { Err(std::mem::take(&mut intake.faults).into_problem()) }
 }
 
 fn purpose_needs_list(kind: Kind, id: Option<Uuid>, shape: Shape) -> bool {
@@ -294,6 +374,9 @@ fn keep(work: &Work, written: &[Written], objects: &Objects) -> (u16, String) {
 /// # Errors
 /// Where it failed.
 pub fn respond(work: &Work, mut outcomes: Outcomes, put_if_absent: bool) -> Result<Response<Body>, Problem> {
+    if work.place == Place::Unit {
+        return Ok(respond_by_row(outcomes));
+    }
     match outcomes.units.pop().flatten() {
         Some(UnitOutcome::Done(written)) => Ok(Answer::of(work, &written, &outcomes.objects).into_response(false)),
         Some(UnitOutcome::Replayed { answer, .. }) => match serde_json::from_str::<Answer>(&answer) {

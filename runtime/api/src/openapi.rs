@@ -14,18 +14,14 @@ pub fn document(model: &Model) -> Value {
         let base = format!("/api/{}/{}", model.name, entity.path);
         paths.insert(base.clone(), list_path(entity));
         paths.insert(format!("{base}/{{id}}"), object_path(entity));
-        schemas.insert(entity.name.clone(), object_schema(entity));
         schemas.insert(format!("{}Create", entity.name), create_schema(entity));
         schemas.insert(format!("{}Patch", entity.name), patch_schema(entity));
-        for column in &entity.columns {
-            if let ColumnKind::Parts { part, .. } = &column.kind {
-                schemas.insert(part.name.clone(), part_schema(&part.columns, part.description.as_deref()));
-            }
-        }
     }
+    schemas.extend(object_schemas(model));
     paths.insert("/api/transactions".to_owned(), transactions_path());
     schemas.extend(transaction_schemas());
     schemas.insert("Problem".to_owned(), problem_schema());
+    schemas.insert("Aggregates".to_owned(), aggregates_schema());
     json!({
         "openapi": "3.1.0",
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
@@ -53,10 +49,26 @@ pub fn document(model: &Model) -> Value {
                 "IfMatch": header_parameter("If-Match", "The object's ETag; where the object has changed the answer is 412."),
                 "IfNoneMatch": header_parameter("If-None-Match", "An ETag that the client has (GET), or * (PUT: only where there is no such object)."),
                 "Prefer": header_parameter("Prefer", "`return=minimal`: the objects written are not answered."),
+                "OnError": query_parameter("onError", "`continue`: each object of a list succeeds or fails for itself, and is answered so.", json!({"type": "string", "enum": ["stop", "continue"], "default": "stop"})),
+                "Embed": query_parameter("embed", "Objects referred to that are shown inside, by their relationships, comma-separated, as in `customer,customer.account`.", json!({"type": "string"})),
                 "Fields": query_parameter("fields", "The members wanted, comma-separated; the id is always there.", json!({"type": "string"})),
             },
         },
     })
+}
+
+/// The schemas of a model's objects and of their parts, by name.
+pub fn object_schemas(model: &Model) -> Map<String, Value> {
+    let mut schemas = Map::new();
+    for entity in &model.entities {
+        schemas.insert(entity.name.clone(), object_schema(entity));
+        for column in &entity.columns {
+            if let ColumnKind::Parts { part, .. } = &column.kind {
+                schemas.insert(part.name.clone(), part_schema(&part.columns, part.description.as_deref()));
+            }
+        }
+    }
+    schemas
 }
 
 fn reference(schema: &str) -> Value {
@@ -114,7 +126,11 @@ fn list_path(entity: &Entity) -> Value {
                         "X-Total-Count": {"description": "How many objects there are, with `count=true`.", "schema": {"type": "integer"}},
                         "Autonomy-Position": {"description": "Of NDJSON: where in the database's log the snapshot is, as 16 hex digits.", "schema": {"type": "string"}},
                     },
-                    "content": {"application/json": {"schema": objects}, "application/x-ndjson": {"schema": reference(name)}},
+                    "content": {
+                        "application/json": {"schema": {"oneOf": [objects, reference("Aggregates")]}},
+                        "application/x-ndjson": {"schema": reference(name)},
+                        "text/csv": {"schema": {"type": "string", "description": "A heading with the members' names, then a line an object; an empty cell is null."}},
+                    },
                 },
             }), &[]),
         },
@@ -124,12 +140,16 @@ fn list_path(entity: &Entity) -> Value {
             "tags": [name],
             "parameters": [
                 query_parameter("onConflict", &format!("What happens to objects that are there already ({on_conflict})."), json!({"type": "string", "enum": ["error", "ignore", "update"], "default": "error"})),
-                parameter("IdempotencyKey"), parameter("Prefer"),
+                parameter("OnError"), parameter("IdempotencyKey"), parameter("Prefer"),
             ],
-            "requestBody": {"required": true, "content": json_content(json!({"oneOf": [
-                reference(&format!("{name}Create")),
-                {"type": "array", "items": reference(&format!("{name}Create"))},
-            ]}))},
+            "requestBody": {"required": true, "content": {
+                "application/json": {"schema": {"oneOf": [
+                    reference(&format!("{name}Create")),
+                    {"type": "array", "items": reference(&format!("{name}Create"))},
+                ]}},
+                "application/x-ndjson": {"schema": reference(&format!("{name}Create"))},
+                "text/csv": {"schema": table()},
+            }},
             "responses": with_problems(json!({
                 "201": {
                     "description": "Made; a list is answered with a list.",
@@ -137,22 +157,37 @@ fn list_path(entity: &Entity) -> Value {
                     "content": json_content(one_or_list.clone()),
                 },
                 "200": {"description": "Nothing is new: all were there.", "content": json_content(one_or_list)},
+                "207": by_row(),
             }), &["409", "413", "415", "422"]),
         },
         "patch": {
             "operationId": format!("patch{name}List"),
             "summary": format!("Changes members of a list of {name} objects (all or none)"),
             "tags": [name],
-            "parameters": [parameter("IdempotencyKey"), parameter("Prefer")],
+            "parameters": [parameter("OnError"), parameter("IdempotencyKey"), parameter("Prefer")],
             "requestBody": {"required": true, "content": {
                 "application/json": {"schema": {"type": "array", "items": patch_item(name)}},
                 "application/merge-patch+json": {"schema": {"type": "array", "items": patch_item(name)}},
+                "application/x-ndjson": {"schema": patch_item(name)},
+                "text/csv": {"schema": table()},
             }},
             "responses": with_problems(json!({
                 "200": {"description": "Changed.", "content": json_content(json!({"oneOf": [objects, counts]}))},
+                "207": by_row(),
             }), &["404", "409", "413", "415", "422"]),
         },
     })
+}
+
+fn by_row() -> Value {
+    json!({
+        "description": "With `onError=continue`: what became of each object, in their order.",
+        "content": json_content(json!({"type": "array", "items": reference("RowOutcome")})),
+    })
+}
+
+fn table() -> Value {
+    json!({"type": "string", "description": "A heading with the members' names, then a line an object; an empty cell is as if the member were not there."})
 }
 
 fn patch_item(name: &str) -> Value {
@@ -168,7 +203,7 @@ fn object_path(entity: &Entity) -> Value {
             "operationId": format!("get{name}"),
             "summary": format!("Gives a {name}"),
             "tags": [name],
-            "parameters": [parameter("Fields"), parameter("IfNoneMatch")],
+            "parameters": [parameter("Fields"), parameter("Embed"), parameter("IfNoneMatch")],
             "responses": with_problems(json!({
                 "200": answered("The object."),
                 "304": {"$ref": "#/components/responses/NotModified"},
@@ -211,6 +246,13 @@ fn filters(entity: &Entity) -> Value {
             json!({"type": "string"}),
         ),
         parameter("Fields"),
+        parameter("Embed"),
+        query_parameter(
+            "aggregate",
+            "In place of objects: `count`, and `countDistinct`, `sum`, `avg`, `min` or `max` of an attribute, as in `sum(total)`, comma-separated.",
+            json!({"type": "string"}),
+        ),
+        query_parameter("groupBy", "With `aggregate`: the members with whose values a group is made, comma-separated.", json!({"type": "string"})),
         query_parameter(
             "limit",
             "The most objects of a page.",
@@ -438,6 +480,22 @@ fn problem_schema() -> Value {
     })
 }
 
+fn aggregates_schema() -> Value {
+    let by_attribute = |description: &str| json!({"type": "object", "description": description, "additionalProperties": true});
+    json!({
+        "type": "array",
+        "description": "With `aggregate`: an object a group, with the members of `groupBy`.",
+        "items": {"type": "object", "properties": {
+            "count": {"type": "integer"},
+            "countDistinct": by_attribute("How many different values, by attribute."),
+            "sum": by_attribute("Sums by attribute."),
+            "avg": by_attribute("Means by attribute."),
+            "min": by_attribute("Smallest values by attribute."),
+            "max": by_attribute("Largest values by attribute."),
+        }},
+    })
+}
+
 fn transactions_path() -> Value {
     json!({"post": {
         "operationId": "transactions",
@@ -484,6 +542,18 @@ fn transaction_schemas() -> Map<String, Value> {
             "effect": {"type": "string", "enum": ["created", "updated", "ignored", "deleted"]},
         },
     });
+    let row_outcome = json!({
+        "type": "object",
+        "required": ["status"],
+        "properties": {
+            "status": {"type": "integer", "description": "201, 200, or the problem's status."},
+            "id": {"type": "string", "format": "uuid"},
+            "version": {"type": "integer", "format": "int64"},
+            "effect": {"type": "string", "enum": ["created", "updated", "ignored"]},
+            "problem": reference("Problem"),
+            "retryAfter": {"type": "integer", "description": "Seconds."},
+        },
+    });
     let outcome = json!({
         "type": "object",
         "required": ["status"],
@@ -496,6 +566,7 @@ fn transaction_schemas() -> Map<String, Value> {
         },
     });
     let mut schemas = Map::new();
+    schemas.insert("RowOutcome".to_owned(), row_outcome);
     schemas.insert(
         "Transactions".to_owned(),
         json!({"type": "object", "required": ["units"], "properties": {"units": {"type": "array", "items": unit}}, "additionalProperties": false}),

@@ -158,6 +158,8 @@ pub struct ModelPlan {
     pub json: Bytes,
     /// Its description for OpenAPI.
     pub openapi: Bytes,
+    /// The description of its events for AsyncAPI.
+    pub asyncapi: Bytes,
     /// Its entities.
     pub entities: Vec<Arc<EntityPlan>>,
 }
@@ -170,6 +172,7 @@ impl ModelPlan {
             model: model.clone(),
             json: serde_json::to_vec(model.as_ref()).unwrap_or_default().into(),
             openapi: serde_json::to_vec(&crate::openapi::document(model)).unwrap_or_default().into(),
+            asyncapi: serde_json::to_vec(&crate::asyncapi::document(model)).unwrap_or_default().into(),
             entities: entities?,
         })
     }

@@ -1,11 +1,15 @@
 //! Problems (RFC 9457) and the faults they are made of: every answer that is no success.
 
+use std::collections::BTreeMap;
+
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
 // A body with more faults than this is answered with the first ones.
 const MOST_FAULTS: usize = 100;
+/// How many rows of a body may fail each for itself, at the most.
+pub const MOST_ROWS_APART: usize = 10_000;
 
 /// Where in a body something is: a chain on the stack, made into a JSON Pointer only when there is a fault.
 #[derive(Clone, Copy, Debug)]
@@ -143,16 +147,22 @@ pub struct Intake {
     pub row: u32,
     /// The column being read.
     pub column: u16,
+    /// Where each row fails for itself: the faults of those that do. They are then not among `faults`.
+    pub by_row: Option<BTreeMap<u32, Faults>>,
 }
 
 impl Intake {
     /// Adds a fault.
     pub fn push(&mut self, path: &Path<'_>, detail: impl Into<String>) {
+        let faults = match &mut self.by_row {
+            Some(by_row) if by_row.len() < MOST_ROWS_APART || by_row.contains_key(&self.row) => by_row.entry(self.row).or_default(),
+            _ => &mut self.faults,
+        };
         // The pointer is made only for the faults that are kept.
-        if self.faults.list.len() < MOST_FAULTS {
-            self.faults.push(Fault::at(path.pointer(), detail));
+        if faults.list.len() < MOST_FAULTS {
+            faults.push(Fault::at(path.pointer(), detail));
         } else {
-            self.faults.count += 1;
+            faults.count += 1;
         }
     }
 }

@@ -5,7 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{EntityPlan, ID};
+use crate::embed::{self, Embedded};
+use crate::plan::{EntityPlan, ID, Plans};
 use crate::problem::{Fault, Faults, Problem};
 use crate::value::Encoder;
 use axum::http::StatusCode;
@@ -60,7 +61,7 @@ pub struct Sort {
 }
 
 /// A list as it is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct ListQuery {
     /// All of them hold.
     pub filters: Vec<Filter>,
@@ -68,6 +69,8 @@ pub struct ListQuery {
     pub sort: Vec<Sort>,
     /// The members asked for, in the model's order, the id among them; all where none.
     pub fields: Option<Vec<usize>>,
+    /// The objects that are shown inside of those that refer to them.
+    pub embedded: Vec<Embedded>,
     /// The most objects; none where the request does not say.
     pub limit: Option<u64>,
     /// How many objects to pass over.
@@ -113,7 +116,7 @@ impl ListQuery {
     ///
     /// # Errors
     /// A problem with all that is wrong.
-    pub fn parse(plan: &EntityPlan, parameters: &[(String, String)]) -> Result<Self, Problem> {
+    pub fn parse(plans: &Plans, plan: &EntityPlan, parameters: &[(String, String)]) -> Result<Self, Problem> {
         let mut query = Self::default();
         let mut faults = Faults::default();
         let mut sort = "";
@@ -128,6 +131,7 @@ impl ListQuery {
                     Ok(())
                 }
                 "fields" => fields(plan, value).map(|fields| query.fields = Some(fields)),
+                "embed" => embed::parse(plans, plan, value).map(|embedded| query.embedded = embedded),
                 "cursor" => {
                     cursor = Some(value);
                     Ok(())
@@ -233,7 +237,11 @@ pub fn fields(plan: &EntityPlan, value: &str) -> Result<Vec<usize>, String> {
     Ok(columns)
 }
 
-fn column(plan: &EntityPlan, member: &str) -> Result<usize, String> {
+/// The column of a member.
+///
+/// # Errors
+/// Where there is none of that name.
+pub fn column(plan: &EntityPlan, member: &str) -> Result<usize, String> {
     plan.column_of_member(member, usize::MAX).ok_or_else(|| format!("{member} is no member of {}", plan.entity().name))
 }
 

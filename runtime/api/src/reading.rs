@@ -1,6 +1,5 @@
 //! Reading objects: one, a page of a list, or a whole list as a stream.
 
-use autonomy_crds::object_json::ObjectWriter;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
@@ -10,10 +9,12 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::database::{Failure, Gate, Meaning, Session, meaning};
+use crate::embed::{self, Layout};
 use crate::objects::version_of_tag;
-use crate::plan::{EntityPlan, VERSION};
+use crate::plan::{EntityPlan, Plans, VERSION};
 use crate::problem::{Fault, Faults, Problem};
 use crate::query::{self, DEFAULT_LIMIT, ListQuery};
+use crate::representation::{Representation, RowWriter};
 use crate::sql;
 use crate::write::text;
 
@@ -23,14 +24,8 @@ const MOST_PAGE_BYTES: usize = 32 * 1024 * 1024;
 const PIECE_BYTES: usize = 64 * 1024;
 const PIECES: usize = 4;
 
-/// The media type of streamed lists.
-pub const NDJSON: &str = "application/x-ndjson";
 /// The header that says where in the log a streamed list is.
 pub const POSITION_HEADER: &str = "autonomy-position";
-
-fn writer(plan: &EntityPlan, columns: &[usize]) -> ObjectWriter {
-    ObjectWriter::of_members(columns.iter().map(|column| (plan.columns[*column].member.as_str(), plan.columns[*column].encoding)))
-}
 
 /// One object.
 ///
@@ -38,20 +33,23 @@ fn writer(plan: &EntityPlan, columns: &[usize]) -> ObjectWriter {
 /// Where there is none, or it can't be read.
 pub async fn one(
     gate: &Gate,
+    plans: &Plans,
     plan: &EntityPlan,
     id: Uuid,
     parameters: &[(String, String)],
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Failure> {
     let mut columns: Vec<usize> = (0..plan.columns.len()).collect();
+    let mut embedded = Vec::new();
     let mut faults = Faults::default();
     for (name, value) in parameters {
-        match name.as_str() {
-            "fields" => match query::fields(plan, value) {
-                Ok(fields) => columns = fields,
-                Err(detail) => faults.push(Fault::parameter(name, detail)),
-            },
-            _ => faults.push(Fault::parameter(name, "is no parameter of one object")),
+        let read = match name.as_str() {
+            "fields" => query::fields(plan, value).map(|fields| columns = fields),
+            "embed" => embed::parse(plans, plan, value).map(|objects| embedded = objects),
+            _ => Err("is no parameter of one object".to_owned()),
+        };
+        if let Err(detail) = read {
+            faults.push(Fault::parameter(name, detail));
         }
     }
     if !faults.is_empty() {
@@ -60,20 +58,19 @@ pub async fn one(
     let asked = columns.len();
     columns.push(VERSION);
     let mut session = gate.session().await?;
-    let rows = session.rows(sql::objects(plan, &[id.into_bytes()], &columns)).await?;
+    let rows = session.rows(sql::object(plan, id.into_bytes(), &columns, &embedded)).await?;
     drop(session);
     let Some(row) = rows.first() else {
         return Err(Problem::not_found(format!("There is no {} with the id {id}.", plan.entity().name)).into());
     };
-    let mut texts = Vec::with_capacity(columns.len());
-    for column in 1..=columns.len() {
-        texts.push(text(row, column)?);
-    }
-    let version = texts.pop().flatten().unwrap_or_default();
+    let texts = texts(row)?;
+    let version = texts[asked].unwrap_or_default();
     let etag = HeaderValue::from_str(&format!("\"{version}\"")).map_err(|_| Problem::internal())?;
     let known = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok()).is_some_and(|tags| {
         tags.trim() == "*" || tags.split(',').any(|tag| version_of_tag(tag).is_some_and(|known| known.to_string() == version))
     });
+    // The version is the object's own: it does not tell whether what is embedded has changed.
+    let known = known && embedded.is_empty();
     let mut response = Response::new(Body::empty());
     response.headers_mut().insert(header::ETAG, etag);
     if known {
@@ -81,7 +78,7 @@ pub async fn one(
         return Ok(response);
     }
     let mut json = Vec::with_capacity(512);
-    writer(plan, &columns[..asked]).write(texts, &mut json);
+    Layout::new(plan, &columns[..asked], &embedded, columns.len()).write(&texts, &mut json);
     *response.body_mut() = Body::from(json);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
@@ -91,8 +88,14 @@ pub async fn one(
 ///
 /// # Errors
 /// Where the query has faults, or the list can't be read.
-pub async fn page(gate: &Gate, plan: &EntityPlan, path: &str, parameters: &[(String, String)]) -> Result<Response<Body>, Failure> {
-    let query = ListQuery::parse(plan, parameters)?;
+pub async fn page(
+    gate: &Gate,
+    plans: &Plans,
+    plan: &EntityPlan,
+    path: &str,
+    parameters: &[(String, String)],
+) -> Result<Response<Body>, Failure> {
+    let query = ListQuery::parse(plans, plan, parameters)?;
     let (columns, answered) = query.columns(plan);
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     let mut session = gate.session().await?;
@@ -101,12 +104,12 @@ pub async fn page(gate: &Gate, plan: &EntityPlan, path: &str, parameters: &[(Str
         let rows = session.rows(sql::count(plan, &query)).await?;
         total = rows.first().map(|row| row.try_get::<i64, _>(0)).transpose()?;
     }
-    let writer = writer(plan, &columns[..answered]);
+    let layout = Layout::new(plan, &columns[..answered], &query.embedded, columns.len());
     let mut json = vec![b'['];
     let mut count = 0;
     let mut next = None;
     if limit > 0 {
-        let statement = sql::list(plan, &query, &columns, Some(limit + 1));
+        let statement = sql::list(plan, &query, &columns, &query.embedded, Some(limit + 1));
         session.reading(true);
         let mut rows = statement.query()?.fetch(session.connection());
         let mut last = None;
@@ -120,11 +123,7 @@ pub async fn page(gate: &Gate, plan: &EntityPlan, path: &str, parameters: &[(Str
             if count > 0 {
                 json.push(b',');
             }
-            let mut texts = Vec::with_capacity(answered);
-            for column in 0..answered {
-                texts.push(text(&row, column)?);
-            }
-            writer.write(texts, &mut json);
+            layout.write(&texts(&row)?, &mut json);
             count += 1;
             last = Some(row);
         }
@@ -146,6 +145,10 @@ pub async fn page(gate: &Gate, plan: &EntityPlan, path: &str, parameters: &[(Str
         headers.insert(header::LINK, HeaderValue::from_str(&link).map_err(|_| Problem::internal())?);
     }
     Ok(response)
+}
+
+fn texts(row: &sqlx::postgres::PgRow) -> Result<Vec<Option<&str>>, sqlx::Error> {
+    (0..row.len()).map(|column| text(row, column)).collect()
 }
 
 // The texts of the sort columns.
@@ -171,12 +174,18 @@ fn bad_cursor(query: &ListQuery, error: sqlx::Error) -> Failure {
     error.into()
 }
 
-/// A whole list, one object a line, from one snapshot; the header says which.
+/// A whole list, an object a line, from one snapshot; the header says which.
 ///
 /// # Errors
 /// Where the query has faults, or the list can't be read.
-pub async fn stream(gate: &Gate, plan: &EntityPlan, parameters: &[(String, String)]) -> Result<Response<Body>, Failure> {
-    let query = ListQuery::parse(plan, parameters)?;
+pub async fn stream(
+    gate: &Gate,
+    plans: &Plans,
+    plan: &EntityPlan,
+    parameters: &[(String, String)],
+    representation: Representation,
+) -> Result<Response<Body>, Failure> {
+    let query = ListQuery::parse(plans, plan, parameters)?;
     let (columns, answered) = query.columns(plan);
     let mut session = gate.session().await?;
     session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
@@ -190,12 +199,12 @@ pub async fn stream(gate: &Gate, plan: &EntityPlan, parameters: &[(String, Strin
         let rows = session.rows(sql::count(plan, &query)).await?;
         total = rows.first().map(|row| row.try_get::<i64, _>(0)).transpose()?;
     }
-    let statement = sql::list(plan, &query, &columns, query.limit);
-    let writer = writer(plan, &columns[..answered]);
+    let statement = sql::list(plan, &query, &columns, &query.embedded, query.limit);
+    let writer = RowWriter::new(representation, plan, &columns[..answered], &query.embedded, columns.len());
     let (sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(PIECES);
     // The first piece is awaited, so that a list that can't be read is a problem and not a broken stream.
     let (started, begun) = tokio::sync::oneshot::channel();
-    tokio::spawn(send_rows(session, statement, writer, answered, sender, started));
+    tokio::spawn(send_rows(session, statement, writer, sender, started));
     match begun.await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(bad_cursor(&query, error)),
@@ -204,7 +213,7 @@ pub async fn stream(gate: &Gate, plan: &EntityPlan, parameters: &[(String, Strin
     let pieces = futures::stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|piece| (piece, receiver)) });
     let mut response = Response::new(Body::from_stream(pieces));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(representation.media_type()));
     if let Ok(value) = HeaderValue::from_str(&format!("{position:016X}")) {
         headers.insert(POSITION_HEADER, value);
     }
@@ -218,36 +227,27 @@ pub async fn stream(gate: &Gate, plan: &EntityPlan, parameters: &[(String, Strin
 async fn send_rows(
     mut session: Session,
     statement: sql::Statement,
-    writer: ObjectWriter,
-    answered: usize,
+    mut writer: RowWriter,
     sender: mpsc::Sender<Result<Bytes, std::io::Error>>,
     started: tokio::sync::oneshot::Sender<Result<(), sqlx::Error>>,
 ) {
     let mut started = Some(started);
     let sent: Result<(), sqlx::Error> = async {
         let mut rows = statement.query()?.fetch(session.connection());
-        let mut piece = Vec::with_capacity(PIECE_BYTES + 4096);
         loop {
             let row = rows.try_next().await?;
             if let Some(started) = started.take() {
                 let _ = started.send(Ok(()));
             }
             let Some(row) = row else { break };
-            let mut texts = Vec::with_capacity(answered);
-            for column in 0..answered {
-                texts.push(text(&row, column)?);
-            }
-            writer.write(texts, &mut piece);
-            piece.push(b'\n');
-            if piece.len() >= PIECE_BYTES {
-                let full = std::mem::replace(&mut piece, Vec::with_capacity(PIECE_BYTES + 4096));
-                if sender.send(Ok(full.into())).await.is_err() {
-                    return Err(sqlx::Error::WorkerCrashed);
-                }
+            writer.write(&texts(&row)?);
+            if writer.len() >= PIECE_BYTES && sender.send(Ok(writer.take().into())).await.is_err() {
+                return Err(sqlx::Error::WorkerCrashed);
             }
         }
-        if !piece.is_empty() {
-            let _ = sender.send(Ok(piece.into())).await;
+        let rest = writer.take();
+        if !rest.is_empty() {
+            let _ = sender.send(Ok(rest.into())).await;
         }
         Ok(())
     }

@@ -18,7 +18,8 @@ use crate::metrics::Metrics;
 use crate::objects::{self, WriteRequest};
 use crate::plan::{EntityPlan, ModelPlan, PlanCache, Plans};
 use crate::problem::Problem;
-use crate::{body, query, reading, transactions, write};
+use crate::representation::Representation;
+use crate::{aggregate, body, docs, query, reading, transactions, write};
 
 // A body must have come whole in this time.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
@@ -45,10 +46,12 @@ pub struct Service {
 
 /// The segments of a path behind `/api`.
 enum Route<'p> {
+    Docs,
     Models,
     Transactions,
     Model(&'p str),
     OpenApi(&'p str),
+    AsyncApi(&'p str),
     Entity(&'p str, &'p str),
     Object(&'p str, &'p str, &'p str),
 }
@@ -56,10 +59,12 @@ enum Route<'p> {
 impl Route<'_> {
     fn name(&self) -> &'static str {
         match self {
+            Self::Docs => "docs",
             Self::Models => "models",
             Self::Transactions => "transactions",
             Self::Model(_) => "model",
             Self::OpenApi(_) => "openapi",
+            Self::AsyncApi(_) => "asyncapi",
             Self::Entity(..) => "list",
             Self::Object(..) => "object",
         }
@@ -67,6 +72,9 @@ impl Route<'_> {
 }
 
 fn route(path: &str) -> Option<Route<'_>> {
+    if matches!(path, "/docs" | "/docs/") {
+        return Some(Route::Docs);
+    }
     let rest = path.strip_prefix("/api")?;
     let segments: Vec<&str> = match rest.strip_prefix('/') {
         Some(rest) => rest.strip_suffix('/').unwrap_or(rest).split('/').filter(|segment| !segment.is_empty()).collect(),
@@ -78,6 +86,7 @@ fn route(path: &str) -> Option<Route<'_>> {
         ["transactions"] => Some(Route::Transactions),
         [model] => Some(Route::Model(model)),
         [model, "openapi.json"] => Some(Route::OpenApi(model)),
+        [model, "asyncapi.json"] => Some(Route::AsyncApi(model)),
         [model, entity] => Some(Route::Entity(model, entity)),
         [model, entity, id] => Some(Route::Object(model, entity, id)),
         _ => None,
@@ -135,6 +144,8 @@ impl Incoming<'_> {
         let reads = matches!(self.method, Method::GET | Method::HEAD);
         let parameters = query::parameters(self.query)?;
         match route {
+            Route::Docs if reads => Ok(docs::page()),
+            Route::Docs => Err(not_allowed("GET, HEAD")),
             Route::Models if reads => Ok(json_response(self.models())),
             Route::Models => Err(not_allowed("GET, HEAD")),
             Route::Transactions if self.method == Method::POST => self.transactions(body).await,
@@ -147,14 +158,20 @@ impl Incoming<'_> {
                 let model = self.model(model)?;
                 if reads { Ok(json_response(model.openapi.clone())) } else { Err(not_allowed("GET, HEAD")) }
             }
+            Route::AsyncApi(model) => {
+                let model = self.model(model)?;
+                if reads { Ok(json_response(model.asyncapi.clone())) } else { Err(not_allowed("GET, HEAD")) }
+            }
             Route::Entity(model, entity) => {
                 self.entity(model, entity)?;
                 match self.method {
                     Method::GET | Method::HEAD => self.list(model, entity, &parameters).await,
-                    Method::POST => self.write(model, entity, None, &parameters, Some(body), &["application/json"]).await,
+                    Method::POST => {
+                        self.write(model, entity, None, &parameters, Some(body), &["application/json", "application/x-ndjson", "text/csv"]).await
+                    }
                     Method::PATCH => {
-                        self.write(model, entity, None, &parameters, Some(body), &["application/merge-patch+json", "application/json"])
-                            .await
+                        let accepted = &["application/merge-patch+json", "application/json", "application/x-ndjson", "text/csv"];
+                        self.write(model, entity, None, &parameters, Some(body), accepted).await
                     }
                     _ => Err(not_allowed("GET, HEAD, PATCH, POST")),
                 }
@@ -167,7 +184,7 @@ impl Incoming<'_> {
                     Method::GET | Method::HEAD => {
                         self.again_when_stale(|plans| async move {
                             let plan = entity_of(&plans, model, entity)?;
-                            reading::one(&self.service.gate, &plan, id, &query::parameters(self.query)?, self.headers).await
+                            reading::one(&self.service.gate, &plans, &plan, id, &query::parameters(self.query)?, self.headers).await
                         })
                         .await
                     }
@@ -215,6 +232,7 @@ impl Incoming<'_> {
                     "description": plan.model.description,
                     "path": format!("/api/{name}"),
                     "openapi": format!("/api/{name}/openapi.json"),
+                    "asyncapi": format!("/api/{name}/asyncapi.json"),
                     "entities": entities,
                 })
             })
@@ -223,18 +241,15 @@ impl Incoming<'_> {
     }
 
     async fn list(&self, model: &str, entity: &str, parameters: &[(String, String)]) -> Result<Response<Body>, Problem> {
-        let streamed = self
-            .headers
-            .get_all(header::ACCEPT)
-            .iter()
-            .filter_map(|accept| accept.to_str().ok())
-            .any(|accept| accept.split(',').any(|range| range.split(';').next().is_some_and(|range| range.trim() == reading::NDJSON)));
+        let representation = Representation::accepted(self.headers);
         self.again_when_stale(|plans| async move {
             let plan = entity_of(&plans, model, entity)?;
-            if streamed {
-                reading::stream(&self.service.streams, &plan, parameters).await
-            } else {
-                reading::page(&self.service.gate, &plan, self.path, parameters).await
+            if aggregate::is_asked(parameters) {
+                return aggregate::answer(&self.service.gate, &plans, &plan, parameters).await;
+            }
+            match representation {
+                Representation::Json => reading::page(&self.service.gate, &plans, &plan, self.path, parameters).await,
+                streamed => reading::stream(&self.service.streams, &plans, &plan, parameters, streamed).await,
             }
         })
         .await
@@ -256,15 +271,18 @@ impl Incoming<'_> {
             }
             None => (Bytes::new(), None),
         };
-        let request = WriteRequest { method: &self.method, target: self.target, parameters, headers: self.headers, id, body: &bytes };
+        let declared = self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let representation = declared.and_then(Representation::of_media_type).unwrap_or(Representation::Json);
+        let request =
+            WriteRequest { method: &self.method, target: self.target, parameters, headers: self.headers, id, representation, body: &bytes };
         let request = &request;
         let put_if_absent = self.method == Method::PUT && self.headers.contains_key(header::IF_NONE_MATCH);
         self.again_when_stale(|plans| async move {
             let plan = entity_of(&plans, model, entity)?;
-            let work = objects::read(request, &plan)?;
-            let outcomes = write::apply(&self.service.gate, &work, Vec::new()).await?;
+            let read = objects::read(request, &plan)?;
+            let outcomes = write::apply(&self.service.gate, &read.work, read.failed).await?;
             self.service.metrics.wrote(&outcomes);
-            Ok(objects::respond(&work, outcomes, put_if_absent)?)
+            Ok(objects::respond(&read.work, outcomes, put_if_absent)?)
         })
         .await
     }

@@ -7,6 +7,8 @@ use sqlx::Arguments;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::PgArguments;
 
+use crate::aggregate::{AggregateQuery, Function};
+use crate::embed::Embedded;
 use crate::plan::{EntityPlan, ID, SYSTEM};
 use crate::query::{Filter, ListQuery, Operator, Sort};
 use crate::rows::{Param, Rows, Value};
@@ -75,25 +77,47 @@ fn texts(plan: &EntityPlan, columns: &[usize]) -> String {
     columns.iter().map(|column| format!("t.{}::text", plan.columns[*column].quoted)).collect::<Vec<_>>().join(", ")
 }
 
-/// A page or the whole of a list; each value as text.
-pub fn list(plan: &EntityPlan, query: &ListQuery, columns: &[usize], limit: Option<u64>) -> Statement {
+// What is selected of `t`, with the objects that it refers to.
+fn select(plan: &EntityPlan, selected: &str, embedded: &[Embedded]) -> Statement {
+    let mut joined = Joined::default();
+    joined.all("t", plan, embedded);
     let mut statement = Statement::on(plan);
-    statement.push("SELECT ").push(&texts(plan, columns)).push(" FROM ").push(&plan.table).push(" AS t");
+    statement.push(&joined.revisions).push("SELECT ").push(selected).push(&joined.texts);
+    statement.push(" FROM ").push(&plan.table).push(" AS t").push(&joined.joins);
+    statement
+}
+
+#[derive(Default)]
+struct Joined {
+    count: usize,
+    revisions: String,
+    texts: String,
+    joins: String,
+}
+
+impl Joined {
+    fn all(&mut self, parent: &str, parent_plan: &EntityPlan, embedded: &[Embedded]) {
+        for object in embedded {
+            let alias = format!("e{}", self.count);
+            self.count += 1;
+            let plan = &object.plan;
+            self.revisions.push_str(&format!("/* {}@{} */ ", plan.model.name, plan.revision));
+            for column in &plan.columns {
+                self.texts.push_str(&format!(", {alias}.{}::text", column.quoted));
+            }
+            let reference = &parent_plan.columns[object.column].quoted;
+            self.joins.push_str(&format!(" LEFT JOIN {} AS {alias} ON {alias}.\"id\" = {parent}.{reference}", plan.table));
+            self.all(&alias, plan, &object.inside);
+        }
+    }
+}
+
+/// A page or the whole of a list; each value as text: the columns, then those of each object that is embedded, and of what is in that.
+pub fn list(plan: &EntityPlan, query: &ListQuery, columns: &[usize], embedded: &[Embedded], limit: Option<u64>) -> Statement {
+    let mut statement = select(plan, &texts(plan, columns), embedded);
     conditions(plan, query, &mut statement, true);
-    let order: Vec<String> = query
-        .sort
-        .iter()
-        .map(|sort| format!("t.{}{}", plan.columns[sort.column].quoted, if sort.descending { " DESC" } else { "" }))
-        .collect();
-    statement.push(" ORDER BY ").push(&order.join(", "));
-    if let Some(limit) = limit {
-        let place = statement.bind(Param::value(&PgType::bigint(), Some((limit as i64).to_be_bytes().to_vec())));
-        statement.push(" LIMIT ").push(&place);
-    }
-    if query.offset > 0 {
-        let place = statement.bind(Param::value(&PgType::bigint(), Some((query.offset as i64).to_be_bytes().to_vec())));
-        statement.push(" OFFSET ").push(&place);
-    }
+    statement.push(" ORDER BY ").push(&order(plan, &query.sort));
+    bounds(&mut statement, limit, query.offset);
     statement
 }
 
@@ -103,6 +127,47 @@ pub fn count(plan: &EntityPlan, query: &ListQuery) -> Statement {
     statement.push("SELECT count(*) FROM ").push(&plan.table).push(" AS t");
     conditions(plan, query, &mut statement, false);
     statement
+}
+
+/// Aggregates; each group's values as text, then what is made of its objects.
+pub fn aggregates(plan: &EntityPlan, query: &AggregateQuery, limit: u64) -> Statement {
+    let name = |column: usize| format!("t.{}", plan.columns[column].quoted);
+    let groups: Vec<String> = query.groups.iter().map(|column| name(*column)).collect();
+    let made = query.aggregates.iter().map(|aggregate| {
+        let of = aggregate.column.map_or_else(|| "*".to_owned(), name);
+        let call = match aggregate.function {
+            Function::Count => format!("count({of})"),
+            Function::CountDistinct => format!("count(DISTINCT {of})"),
+            Function::Sum => format!("sum({of})"),
+            Function::Avg => format!("avg({of})"),
+            Function::Min => format!("min({of})"),
+            Function::Max => format!("max({of})"),
+        };
+        format!("{call}::text")
+    });
+    let selected: Vec<String> = groups.iter().map(|group| format!("{group}::text")).chain(made).collect();
+    let mut statement = select(plan, &selected.join(", "), &[]);
+    conditions(plan, &query.list, &mut statement, false);
+    if !groups.is_empty() {
+        statement.push(" GROUP BY ").push(&groups.join(", "));
+        statement.push(" ORDER BY ").push(&order(plan, &query.list.sort));
+    }
+    bounds(&mut statement, Some(limit), query.list.offset);
+    statement
+}
+
+fn order(plan: &EntityPlan, sort: &[Sort]) -> String {
+    let one = |sort: &Sort| format!("t.{}{}", plan.columns[sort.column].quoted, if sort.descending { " DESC" } else { "" });
+    sort.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn bounds(statement: &mut Statement, limit: Option<u64>, offset: u64) {
+    for (word, number) in [(" LIMIT ", limit), (" OFFSET ", Some(offset).filter(|offset| *offset > 0))] {
+        if let Some(number) = number {
+            let place = statement.bind(Param::value(&PgType::bigint(), Some((number as i64).to_be_bytes().to_vec())));
+            statement.push(word).push(&place);
+        }
+    }
 }
 
 fn conditions(plan: &EntityPlan, query: &ListQuery, statement: &mut Statement, paged: bool) {
@@ -181,10 +246,17 @@ fn behind(plan: &EntityPlan, sort: &[Sort], after: &[Option<String>], statement:
 
 /// Objects by their ids: the id, then each column given as text.
 pub fn objects(plan: &EntityPlan, ids: &[[u8; 16]], columns: &[usize]) -> Statement {
-    let mut statement = Statement::on(plan);
+    let mut statement = select(plan, &format!("t.\"id\", {}", texts(plan, columns)), &[]);
     let place = statement.bind(Param::ids(ids));
-    let text = format!("SELECT t.\"id\", {} FROM {} AS t WHERE t.\"id\" = ANY({place})", texts(plan, columns), plan.table);
-    statement.push(&text);
+    statement.push(&format!(" WHERE t.\"id\" = ANY({place})"));
+    statement
+}
+
+/// One object: each column given as text, then those of what is embedded, as in [`list`].
+pub fn object(plan: &EntityPlan, id: [u8; 16], columns: &[usize], embedded: &[Embedded]) -> Statement {
+    let mut statement = select(plan, &texts(plan, columns), embedded);
+    let place = statement.bind(Param::value(&PgType::uuid(), Some(id.to_vec())));
+    statement.push(&format!(" WHERE t.\"id\" = {place}"));
     statement
 }
 

@@ -364,18 +364,12 @@ fn context(raw: &str, path: &Path<'_>, intake: &mut Intake) -> WriteContext {
 }
 
 fn results(written: &[Written]) -> Json {
-    let results = written.iter().map(|written| {
-        let mut result = json!({"id": written.id_text(), "version": written.version});
-        let effect = match written.effect {
-            Effect::Created => "created",
-            Effect::Updated => "updated",
-            Effect::Ignored => "ignored",
-            Effect::Deleted => "deleted",
-        };
-        result["effect"] = effect.into();
-        result
-    });
-    Json::Array(results.collect())
+    Json::Array(written.iter().map(result).collect())
+}
+
+/// What became of an operation, in answers.
+pub fn result(written: &Written) -> Json {
+    json!({"id": written.id_text(), "version": written.version, "effect": written.effect.name()})
 }
 
 // Kept is what a replay answers.
@@ -404,7 +398,8 @@ pub fn answer(outcomes: Outcomes) -> Vec<u8> {
     body
 }
 
-fn failed(problem: &Problem) -> Json {
+/// The entry of an answer for what failed.
+pub fn failed(problem: &Problem) -> Json {
     let mut entry = json!({"status": problem.status.as_u16()});
     entry["problem"] = serde_json::from_slice(&problem.to_json()).unwrap_or_default();
     if let Some(seconds) = problem.retry_after {

@@ -104,6 +104,8 @@ pub enum Place {
     Body,
     /// The body is a list of objects, one an operation.
     Item,
+    /// The body is a list of objects, one a unit.
+    Unit,
     /// `/units/{unit}/operations/{operation}/object`.
     Operation,
 }
@@ -114,6 +116,7 @@ impl Place {
         match self {
             Self::Body => String::new(),
             Self::Item => format!("/{}", owner.operation),
+            Self::Unit => format!("/{}", owner.unit),
             Self::Operation => format!("/units/{}/operations/{}/object", owner.unit, owner.operation),
         }
     }
@@ -156,6 +159,18 @@ pub enum Effect {
     Ignored,
     /// The object is gone.
     Deleted,
+}
+
+impl Effect {
+    /// Its name in answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Updated => "updated",
+            Self::Ignored => "ignored",
+            Self::Deleted => "deleted",
+        }
+    }
 }
 
 impl Written {

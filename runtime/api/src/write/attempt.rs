@@ -619,7 +619,7 @@ fn not_there(batch: &Batch, _gone: &[u32], work: &Work, owner: Owner) -> Problem
     let pointer = work.place.pointer(owner);
     let pointer = match work.place {
         crate::write::Place::Body => return problem,
-        crate::write::Place::Item => format!("{pointer}/id"),
+        crate::write::Place::Item | crate::write::Place::Unit => format!("{pointer}/id"),
         crate::write::Place::Operation => format!("{}/id", pointer.trim_end_matches("/object")),
     };
     problem.errors.push(Fault::at(pointer, format!("there is no {entity} with this id")));

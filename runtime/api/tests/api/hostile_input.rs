@@ -89,9 +89,32 @@ async fn the_api_describes_itself() {
     assert_eq!(model.entity("Sale").unwrap().path, "sales");
     let document = api.get("/api/shop/openapi.json").await.expect(200).json();
     assert_eq!(document["openapi"], "3.1.0");
-    // Every reference points to something, and every operation has a name of its own.
+    let events = api.get("/api/shop/asyncapi.json").await.expect(200).json();
+    assert_eq!(events["asyncapi"], "3.0.0");
+    let message = &events["components"]["messages"]["SaleUpdated"];
+    let sale = model.entity("Sale").unwrap();
+    assert_eq!(message["name"], model.event_type(sale, autonomy_crds::micro_service::Operation::Updated));
+    let address = events["channels"]["Sale"]["address"].as_str().unwrap();
+    let subject = model.subject(sale, autonomy_crds::micro_service::Operation::Created, Some("new"), "x");
+    assert!(subject.starts_with(&address[..address.find('{').unwrap()]), "{address} {subject}");
+    let page = api.get("/docs").await.expect(200);
+    assert!(page.text.contains("<h1>Object API</h1>") && page.header("content-security-policy").contains("'sha256-"));
+    assert!(!page.text.contains("http://") && !page.text.contains("https://"), "it works without a network");
+    all_references_resolve(&document);
+    all_references_resolve(&events);
+    for schema in ["Sale", "SaleCreate", "SalePatch", "SaleLine", "Problem", "Transactions"] {
+        assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
+    }
+    assert!(document["paths"]["/api/shop/sales/{id}"]["patch"].is_object());
+    assert_eq!(api.get("/healthz").await.status.as_u16(), 200);
+    assert_eq!(api.get("/readyz").await.status.as_u16(), 200);
+    assert!(api.get("/metrics").await.text.contains("autonomy_api_requests_total"));
+}
+
+// Every reference points to something, and every operation has a name of its own.
+fn all_references_resolve(document: &serde_json::Value) {
     let mut names = std::collections::BTreeSet::new();
-    let mut stack = vec![&document];
+    let mut stack = vec![document];
     while let Some(value) = stack.pop() {
         if let Some(reference) = value.get("$ref").and_then(|reference| reference.as_str()) {
             assert!(document.pointer(&reference[1..]).is_some(), "{reference}");
@@ -105,11 +128,4 @@ async fn the_api_describes_itself() {
             _ => {}
         }
     }
-    for schema in ["Sale", "SaleCreate", "SalePatch", "SaleLine", "Problem", "Transactions"] {
-        assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
-    }
-    assert!(document["paths"]["/api/shop/sales/{id}"]["patch"].is_object());
-    assert_eq!(api.get("/healthz").await.status.as_u16(), 200);
-    assert_eq!(api.get("/readyz").await.status.as_u16(), 200);
-    assert!(api.get("/metrics").await.text.contains("autonomy_api_requests_total"));
 }

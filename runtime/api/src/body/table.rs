@@ -1,0 +1,80 @@
+//! Bodies in CSV (RFC 4180): a heading with the members' names, then a line an object. An empty cell is as if the member were not there. Cells of
+//! JSON attributes and of parts hold JSON.
+
+use std::borrow::Cow;
+
+use serde::de::IgnoredAny;
+
+use super::{ObjectSeed, Purpose, is_too_deep, malformed};
+use crate::plan::{EntityPlan, SYSTEM};
+use crate::problem::{Intake, Path, Problem};
+use crate::rows::Rows;
+use crate::value::{Encoder, Scalar};
+
+/// Reads a table into `rows`. What is wrong with the objects is left in `intake`.
+pub fn read(text: &str, plan: &EntityPlan, purpose: Purpose, rows: &mut Rows, intake: &mut Intake) -> Result<(), Problem> {
+    let not_csv = |error: csv::Error| {
+        let line = error.position().map(|position| format!(" at line {}", position.line())).unwrap_or_default();
+        malformed(match error.kind() {
+            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                format!("The body is not CSV{line}: it has {len} cells where the heading has {expected_len}.")
+            }
+            _ => format!("The body is not CSV{line}."),
+        })
+    };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let columns = heading(reader.headers().map_err(not_csv)?, plan)?;
+    let mut record = csv::StringRecord::new();
+    let mut index = 0;
+    while reader.read_record(&mut record).map_err(not_csv)? {
+        let path = Path::ROOT.index(index);
+        let mut object = ObjectSeed { plan, purpose, path: &path, rows: &mut *rows, intake: &mut *intake };
+        object.begin();
+        for (column, cell) in columns.iter().zip(&record).filter(|(_, cell)| !cell.is_empty()) {
+            object.set(*column, scalar(&plan.columns[*column].encoder, cell));
+        }
+        object.complete();
+        index += 1;
+    }
+    Ok(())
+}
+
+// The columns that the heading names.
+fn heading(names: &csv::StringRecord, plan: &EntityPlan) -> Result<Vec<usize>, Problem> {
+    let mut columns = Vec::with_capacity(names.len());
+    for name in names {
+        let name = name.trim();
+        let Some(column) = plan.column_of_member(name, columns.last().map_or(SYSTEM, |last| last + 1)) else {
+            return Err(malformed(format!("The heading has {name:?}, which is no member of {}.", plan.entity().name)));
+        };
+        if columns.contains(&column) {
+            return Err(malformed(format!("The heading has {name} twice.")));
+        }
+        columns.push(column);
+    }
+    if columns.is_empty() {
+        return Err(malformed("The body is empty; a heading with the members' names is expected."));
+    }
+    Ok(columns)
+}
+
+fn scalar<'t>(encoder: &Encoder, cell: &'t str) -> Result<Option<Scalar<'t>>, &'static str> {
+    Ok(Some(match encoder {
+        Encoder::Integer { .. } | Encoder::Decimal { .. } => Scalar::Number(cell.trim()),
+        Encoder::Boolean => match cell.trim() {
+            "true" => Scalar::Boolean(true),
+            "false" => Scalar::Boolean(false),
+            _ => return Err("must be true or false"),
+        },
+        Encoder::Json | Encoder::Parts(_) => {
+            let json = cell.trim();
+            if is_too_deep(json) {
+                return Err("is nested too deep");
+            }
+            sonic_rs::from_str::<IgnoredAny>(json).map_err(|_| "must be JSON")?;
+            return Scalar::read(json);
+        }
+        _ => Scalar::String(Cow::Borrowed(cell)),
+    }))
+}
