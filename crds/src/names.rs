@@ -103,7 +103,8 @@ pub fn shortened(identifier: String) -> String {
 }
 
 /// The object API's query parameters: no attribute may take their names, since `attr=value` is a filter.
-pub const QUERY_PARAMETERS: [&str; 10] = ["limit", "cursor", "offset", "sort", "fields", "count", "embed", "filter", "aggregate", "groupBy"];
+pub const QUERY_PARAMETERS: [&str; 10] =
+    ["limit", "cursor", "offset", "sort", "fields", "count", "embed", "filter", "aggregate", "groupBy"];
 
 /// Whether the object API has a query parameter of that name.
 pub fn is_query_parameter(name: &str) -> bool {

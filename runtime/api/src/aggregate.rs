@@ -218,7 +218,8 @@ fn write_aggregates(plan: &EntityPlan, aggregates: &[Aggregate], texts: &[Option
         value(Encoding::Number, *text, json);
     }
     for function in Function::ALL {
-        let mut of_it = aggregates.iter().zip(texts).filter(|(aggregate, _)| aggregate.function == function && aggregate.column.is_some()).peekable();
+        let mut of_it =
+            aggregates.iter().zip(texts).filter(|(aggregate, _)| aggregate.function == function && aggregate.column.is_some()).peekable();
         if of_it.peek().is_none() {
             continue;
         }

@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::openapi;
 
-const OPERATIONS: [(Operation, &str); 3] = [(Operation::Created, "Created"), (Operation::Updated, "Updated"), (Operation::Deleted, "Deleted")];
+const OPERATIONS: [(Operation, &str); 3] =
+    [(Operation::Created, "Created"), (Operation::Updated, "Updated"), (Operation::Deleted, "Deleted")];
 
 /// The document of a model.
 pub fn document(model: &Model) -> Value {

@@ -265,15 +265,15 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
-        self.is_no_object();
+        self.refuse();
         Ok(())
     }
 
-    other_values!((), |seed: Self| seed.is_no_object());
+    other_values!((), |seed: Self| seed.refuse());
 }
 
 impl ObjectSeed<'_> {
-    fn is_no_object(mut self) {
+    fn refuse(mut self) {
         self.begin();
         self.intake.push(self.path, "must be an object");
     }

@@ -14,7 +14,9 @@ const PAGE: &str = include_str!("docs/page.html");
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     let script = PAGE.split_once("<script>").and_then(|(_, rest)| rest.split_once("</script>")).map_or("", |(script, _)| script);
     let hash = STANDARD.encode(Sha256::digest(script.as_bytes()));
-    format!("default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'sha256-{hash}'; frame-ancestors 'none'; base-uri 'none'")
+    format!(
+        "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'sha256-{hash}'; frame-ancestors 'none'; base-uri 'none'"
+    )
 });
 
 /// The page.

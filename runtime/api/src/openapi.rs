@@ -252,7 +252,11 @@ fn filters(entity: &Entity) -> Value {
             "In place of objects: `count`, and `countDistinct`, `sum`, `avg`, `min` or `max` of an attribute, as in `sum(total)`, comma-separated.",
             json!({"type": "string"}),
         ),
-        query_parameter("groupBy", "With `aggregate`: the members with whose values a group is made, comma-separated.", json!({"type": "string"})),
+        query_parameter(
+            "groupBy",
+            "With `aggregate`: the members with whose values a group is made, comma-separated.",
+            json!({"type": "string"}),
+        ),
         query_parameter(
             "limit",
             "The most objects of a page.",

@@ -242,7 +242,7 @@ impl Problem {
     pub fn title(&self) -> &'static str {
         match self.kind {
             "invalid-body" => "The body is not valid",
-            "malformed-body" => "The body is not JSON",
+            "malformed-body" => "The body can't be read",
             "invalid-query" => "The query is not valid",
             "unique" => "A unique value is taken",
             "reference" => "A reference points to nothing",

@@ -241,7 +241,7 @@ async fn send_rows(
             }
             let Some(row) = row else { break };
             writer.write(&texts(&row)?);
-            if writer.len() >= PIECE_BYTES && sender.send(Ok(writer.take().into())).await.is_err() {
+            if writer.written() >= PIECE_BYTES && sender.send(Ok(writer.take().into())).await.is_err() {
                 return Err(sqlx::Error::WorkerCrashed);
             }
         }

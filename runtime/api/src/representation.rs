@@ -94,7 +94,7 @@ impl RowWriter {
     }
 
     /// How many bytes are written and not taken, about.
-    pub fn len(&self) -> usize {
+    pub fn written(&self) -> usize {
         match self {
             Self::NdJson(_, out) => out.len(),
             Self::Csv(_, writer) => writer.get_ref().len(),

@@ -167,7 +167,8 @@ impl Incoming<'_> {
                 match self.method {
                     Method::GET | Method::HEAD => self.list(model, entity, &parameters).await,
                     Method::POST => {
-                        self.write(model, entity, None, &parameters, Some(body), &["application/json", "application/x-ndjson", "text/csv"]).await
+                        self.write(model, entity, None, &parameters, Some(body), &["application/json", "application/x-ndjson", "text/csv"])
+                            .await
                     }
                     Method::PATCH => {
                         let accepted = &["application/merge-patch+json", "application/json", "application/x-ndjson", "text/csv"];

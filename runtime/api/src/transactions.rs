@@ -16,7 +16,7 @@ use crate::problem::{Fault, Intake, Path, Problem};
 use crate::rows::Rows;
 use crate::sql::Condition;
 use crate::value::{Form, Scalar};
-use crate::write::{Batch, Effect, Kind, Objects, Outcomes, Owner, Place, Unit, UnitOutcome, Work, Written};
+use crate::write::{Batch, Kind, Objects, Outcomes, Owner, Place, Unit, UnitOutcome, Work, Written};
 
 // The most units of a request, and the most operations of all its units.
 const MOST_UNITS: usize = 10_000;

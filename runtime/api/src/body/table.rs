@@ -42,7 +42,7 @@ pub fn read(text: &str, plan: &EntityPlan, purpose: Purpose, rows: &mut Rows, in
 
 // The columns that the heading names.
 fn heading(names: &csv::StringRecord, plan: &EntityPlan) -> Result<Vec<usize>, Problem> {
-    let mut columns = Vec::with_capacity(names.len());
+    let mut columns: Vec<usize> = Vec::with_capacity(names.len());
     for name in names {
         let name = name.trim();
         let Some(column) = plan.column_of_member(name, columns.last().map_or(SYSTEM, |last| last + 1)) else {

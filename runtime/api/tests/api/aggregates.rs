@@ -27,7 +27,8 @@ async fn sales(api: &Api) -> Vec<String> {
 async fn aggregates_are_exact_and_grouped() {
     let api = Api::start().await;
     let stores = sales(&api).await;
-    let all = api.get("/api/shop/sales?aggregate=count,sum(total),sum(points),avg(exact),min(soldAt),max(status),countDistinct(storeId)").await;
+    let all =
+        api.get("/api/shop/sales?aggregate=count,sum(total),sum(points),avg(exact),min(soldAt),max(status),countDistinct(storeId)").await;
     assert_eq!(
         all.expect(200).text,
         concat!(
@@ -37,15 +38,24 @@ async fn aggregates_are_exact_and_grouped() {
     );
     let grouped = api.get("/api/shop/sales?aggregate=sum(total),count&groupBy=storeId,status&sort=-status&receipt.ne=0").await.expect(200);
     let rows = grouped.json();
-    let brief: Vec<_> = rows.as_array().unwrap().iter().map(|row| (&row["storeId"], &row["status"], &row["count"], &row["sum"]["total"])).collect();
+    let brief: Vec<_> =
+        rows.as_array().unwrap().iter().map(|row| (&row["storeId"], &row["status"], &row["count"], &row["sum"]["total"])).collect();
     let (a, b) = (json!(stores[0]), json!(stores[1]));
     let (new, accrued, two, three) = (json!("new"), json!("accrued"), json!(2), json!(3));
-    let expected = [(&a, &accrued, &two, json!(0.34)), (&b, &accrued, &three, json!(0.51)), (&a, &new, &two, json!(0.26)), (&b, &new, &two, json!(0.24))];
+    let expected = [
+        (&a, &accrued, &two, json!(0.34)),
+        (&b, &accrued, &three, json!(0.51)),
+        (&a, &new, &two, json!(0.26)),
+        (&b, &new, &two, json!(0.24)),
+    ];
     for (found, expected) in brief.iter().zip(&expected) {
         assert_eq!((found.0, found.1, found.2, found.3), (expected.0, expected.1, expected.2, &expected.3));
     }
     assert_eq!(brief.len(), 4);
-    assert_eq!(api.get("/api/shop/sales?aggregate=count&groupBy=receipt&limit=2&offset=7&sort=-receipt").await.expect(200).json()[1]["receipt"], "1");
+    assert_eq!(
+        api.get("/api/shop/sales?aggregate=count&groupBy=receipt&limit=2&offset=7&sort=-receipt").await.expect(200).json()[1]["receipt"],
+        "1"
+    );
     assert_eq!(api.get("/api/shop/sales?aggregate=sum(total)&receipt=none").await.expect(200).text, r#"[{"sum":{"total":null}}]"#);
     assert_eq!(api.get("/api/shop/sales?aggregate=sum(total)&groupBy=storeId&receipt=none").await.expect(200).text, "[]");
 }

@@ -39,7 +39,8 @@ async fn many_faults_and_patches_and_tables_too() {
     assert_eq!(statuses(&rows).into_iter().filter(|status| *status == 201).count(), 500);
     assert!(rows.as_array().unwrap().iter().enumerate().all(|(n, row)| (row["status"] == 422) == (n % 2 == 0)));
     let patch = format!("id,rank\n{},7\n01a21512-2fea-7389-8410-ec50c23dc5d8,8\n", rows[1]["id"].as_str().unwrap());
-    let answer = api.send(Method::PATCH, "/api/shop/stores?onError=continue", &[("content-type", "text/csv")], Some(patch)).await.expect(207);
+    let answer =
+        api.send(Method::PATCH, "/api/shop/stores?onError=continue", &[("content-type", "text/csv")], Some(patch)).await.expect(207);
     assert_eq!(statuses(&answer.json()), [200, 404]);
     assert_eq!(answer.json()[1]["problem"]["errors"][0]["pointer"], "/1/id");
     assert_eq!(api.get("/api/shop/stores?rank=7&count=true").await.expect(200).header("x-total-count"), "1");
