@@ -99,3 +99,11 @@ capabilities:
 {{- randAlphaNum 32 -}}
 {{- end -}}
 {{- end -}}
+
+{{- /* What a network policy's egress allows for DNS. */}}
+{{- define "autonomy.dnsPorts" -}}
+{{- range .Values.networkPolicy.dnsPorts }}
+- {protocol: UDP, port: {{ int . }}}
+- {protocol: TCP, port: {{ int . }}}
+{{- end }}
+{{- end }}
