@@ -60,7 +60,7 @@ async fn the_api_gets_more_pods_under_load() {
 async fn workers_scale_from_none_by_what_waits_and_back() {
     let world = World::start("lag").await;
     if world.client.list_api_group_resources("external.metrics.k8s.io/v1beta1").await.is_err() {
-        // `make e2e KEDA=1` adds it; building it takes long.
+        // `e2e/run` has said so.
         println!("KEDA is not in this cluster: scaling by lag is not tested");
         return world.end().await;
     }

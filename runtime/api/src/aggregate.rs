@@ -2,16 +2,11 @@
 //! `numeric`, and stay exact.
 
 use autonomy_crds::object_json::{Encoding, ObjectWriter, write_string};
-use axum::body::Body;
-use axum::http::{HeaderValue, Response, header};
 
-use crate::database::{Failure, Gate};
 use crate::plan::{ColumnPlan, EntityPlan, Plans};
 use crate::problem::{Fault, Faults, Problem};
-use crate::query::{self, ListQuery, MOST_LIMIT};
-use crate::sql;
+use crate::query::{self, ListQuery};
 use crate::value::Encoder;
-use crate::write::text;
 
 const AGGREGATE: &str = "aggregate";
 const GROUP_BY: &str = "groupBy";
@@ -170,35 +165,15 @@ fn read_groups(plan: &EntityPlan, text: &str) -> Result<Vec<usize>, String> {
     if groups.len() > MOST_GROUPS { Err(format!("names more than {MOST_GROUPS} attributes")) } else { Ok(groups) }
 }
 
-/// Answers aggregates: a list with an object a group, its members first, then `count`, and the others by function and attribute, as in
+/// Writes a group from the texts of its row: its own members first, then `count`, and the others by function and attribute, as in
 /// `{"storeId": …, "count": 3, "sum": {"total": 12.50}}`.
-///
-/// # Errors
-/// Where the query has faults, or the table can't be read.
-pub async fn answer(gate: &Gate, plans: &Plans, plan: &EntityPlan, parameters: &[(String, String)]) -> Result<Response<Body>, Failure> {
-    let query = AggregateQuery::parse(plans, plan, parameters)?;
-    let limit = query.list.limit.unwrap_or(MOST_LIMIT);
-    let mut session = gate.session().await?;
-    let rows = session.rows(sql::aggregates(plan, &query, limit)).await?;
-    drop(session);
+pub fn write_group(plan: &EntityPlan, query: &AggregateQuery, texts: &[Option<&str>], json: &mut Vec<u8>) {
+    json.push(b'{');
+    let (of_group, of_aggregates) = texts.split_at(query.groups.len());
     let members = query.groups.iter().map(|column| (plan.columns[*column].member.as_str(), plan.columns[*column].encoding));
-    let groups = ObjectWriter::of_members(members);
-    let mut json = vec![b'['];
-    for (at, row) in rows.iter().enumerate() {
-        if at > 0 {
-            json.push(b',');
-        }
-        let texts = (0..query.groups.len() + query.aggregates.len()).map(|column| text(row, column)).collect::<Result<Vec<_>, _>>()?;
-        json.push(b'{');
-        let (of_group, of_aggregates) = texts.split_at(query.groups.len());
-        groups.write_members(of_group.iter().copied(), &mut json);
-        write_aggregates(plan, &query.aggregates, of_aggregates, &mut json);
-        json.push(b'}');
-    }
-    json.push(b']');
-    let mut response = Response::new(Body::from(json));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
+    ObjectWriter::of_members(members).write_members(of_group.iter().copied(), json);
+    write_aggregates(plan, &query.aggregates, of_aggregates, json);
+    json.push(b'}');
 }
 
 fn write_aggregates(plan: &EntityPlan, aggregates: &[Aggregate], texts: &[Option<&str>], json: &mut Vec<u8>) {

@@ -1,5 +1,7 @@
 //! Writing objects of one entity: POST, PUT, PATCH and DELETE, each as one unit of [`crate::write`].
 
+mod apart;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,18 +9,17 @@ use autonomy_crds::event::WriteContext;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::body::{self, Purpose, Shape};
 use crate::plan::{EntityPlan, ID, VERSION};
-use crate::problem::{Fault, Faults, Intake, MOST_ROWS_APART, Path, Problem};
+use crate::problem::{Fault, Faults, Intake, Path, Problem};
 use crate::query::invalid_query;
 use crate::representation::Representation;
 use crate::rows::{Rows, Value};
 use crate::sql::Condition;
-use crate::transactions::{self, MOST_KEY_BYTES, Request, bad_header};
+use crate::transactions::{MOST_KEY_BYTES, Request, bad_header};
 use crate::write::{Batch, Effect, Kind, Objects, Outcomes, Owner, Place, Unit, UnitOutcome, Work, Written};
 
 /// A request that writes objects of one entity.
@@ -82,7 +83,7 @@ pub fn read(request: &WriteRequest<'_>, plan: &Arc<EntityPlan>) -> Result<Reques
         if shape == Shape::One {
             return Err(body::wrong_shape("must be a list of objects where each fails for itself"));
         }
-        return rows_apart(request, batch, intake.by_row.unwrap_or_default());
+        return apart::read(request, batch, intake.by_row.unwrap_or_default());
     }
     let count = batch.rows.len() as u32;
     batch.owners = (0..count).map(|operation| Owner { unit: 0, operation }).collect();
@@ -101,72 +102,6 @@ pub fn read(request: &WriteRequest<'_>, plan: &Arc<EntityPlan>) -> Result<Reques
         keep,
     };
     Ok(Request { work, failed: Vec::new() })
-}
-
-// `onError=continue`: each row is a unit of its own.
-fn rows_apart(request: &WriteRequest<'_>, mut batch: Batch, mut faults: BTreeMap<u32, Faults>) -> Result<Request, Problem> {
-    let count = batch.rows.len() as u32;
-    if count as usize > MOST_ROWS_APART {
-        return Err(body::wrong_shape("must be a list of at most 10000 objects, where each fails for itself"));
-    }
-    batch.owners = (0..count).map(|unit| Owner { unit, operation: 0 }).collect();
-    let key = idempotency_key(request.headers)?;
-    let hash = key.as_ref().map(|_| request_hash(request));
-    let context = context(request.headers);
-    let units = (0..count).map(|row| {
-        let key_texts: Vec<String> = key.iter().map(|key| format!("{key}/{row}")).collect();
-        Unit {
-            keys: key_texts.iter().map(|key| Sha256::digest(key.as_bytes()).into()).collect(),
-            key_texts,
-            request: hash,
-            context: context.clone(),
-            operations: vec![(0, row)],
-        }
-    });
-    let units = units.collect();
-    let failed = (0..count).map(|row| faults.remove(&row).map(Faults::into_problem)).collect();
-    Ok(Request { work: Work { batches: vec![batch], units, place: Place::Unit, want_objects: false, keep: keep_row }, failed })
-}
-
-fn row_status(written: &Written) -> u16 {
-    if written.effect == Effect::Created { 201 } else { 200 }
-}
-
-fn keep_row(_: &Work, written: &[Written], _: &Objects) -> (u16, String) {
-    match written.first() {
-        Some(written) => (row_status(written), transactions::result(written).to_string()),
-        None => (200, "{}".to_owned()),
-    }
-}
-
-// Each row's status, with what became of it or its problem.
-fn respond_by_row(outcomes: Outcomes) -> Response<Body> {
-    let entry = |status: u16, result: Json| {
-        let mut entry = json!({"status": status});
-        if let (Some(entry), Json::Object(result)) = (entry.as_object_mut(), result) {
-            entry.extend(result);
-        }
-        entry
-    };
-    let mut replayed_all = !outcomes.units.is_empty();
-    let mut rows = Vec::with_capacity(outcomes.units.len());
-    for outcome in outcomes.units {
-        let replayed = matches!(outcome, Some(UnitOutcome::Replayed { .. }));
-        replayed_all &= replayed;
-        rows.push(match outcome {
-            Some(UnitOutcome::Done(written)) => written.first().map_or(json!({}), |row| entry(row_status(row), transactions::result(row))),
-            Some(UnitOutcome::Replayed { status, answer }) => entry(status, serde_json::from_str(&answer).unwrap_or_default()),
-            Some(UnitOutcome::Failed(problem)) => transactions::failed(&problem),
-            None => transactions::failed(&Problem::internal()),
-        });
-    }
-    let mut response = Response::new(Body::from(Json::Array(rows).to_string()));
-    *response.status_mut() = StatusCode::MULTI_STATUS;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if replayed_all {
-        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
-    }
-    response
 }
 
 fn read_body(request: &WriteRequest<'_>, batch: &mut Batch, intake: &mut Intake) -> Result<Shape, Problem> {
@@ -375,7 +310,7 @@ fn keep(work: &Work, written: &[Written], objects: &Objects) -> (u16, String) {
 /// Where it failed.
 pub fn respond(work: &Work, mut outcomes: Outcomes, put_if_absent: bool) -> Result<Response<Body>, Problem> {
     if work.place == Place::Unit {
-        return Ok(respond_by_row(outcomes));
+        return Ok(apart::respond(outcomes));
     }
     match outcomes.units.pop().flatten() {
         Some(UnitOutcome::Done(written)) => Ok(Answer::of(work, &written, &outcomes.objects).into_response(false)),

@@ -8,12 +8,13 @@ use sqlx::Row;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::aggregate::{self, AggregateQuery};
 use crate::database::{Failure, Gate, Meaning, Session, meaning};
 use crate::embed::{self, Layout};
 use crate::objects::version_of_tag;
 use crate::plan::{EntityPlan, Plans, VERSION};
 use crate::problem::{Fault, Faults, Problem};
-use crate::query::{self, DEFAULT_LIMIT, ListQuery};
+use crate::query::{self, DEFAULT_LIMIT, ListQuery, MOST_LIMIT};
 use crate::representation::{Representation, RowWriter};
 use crate::sql;
 use crate::write::text;
@@ -149,6 +150,29 @@ pub async fn page(
 
 fn texts(row: &sqlx::postgres::PgRow) -> Result<Vec<Option<&str>>, sqlx::Error> {
     (0..row.len()).map(|column| text(row, column)).collect()
+}
+
+/// Aggregates in place of a list: an object a group.
+///
+/// # Errors
+/// Where the query has faults, or the table can't be read.
+pub async fn aggregates(gate: &Gate, plans: &Plans, plan: &EntityPlan, parameters: &[(String, String)]) -> Result<Response<Body>, Failure> {
+    let query = AggregateQuery::parse(plans, plan, parameters)?;
+    let limit = query.list.limit.unwrap_or(MOST_LIMIT);
+    let mut session = gate.session().await?;
+    let rows = session.rows(sql::aggregates(plan, &query, limit)).await?;
+    drop(session);
+    let mut json = vec![b'['];
+    for (at, row) in rows.iter().enumerate() {
+        if at > 0 {
+            json.push(b',');
+        }
+        aggregate::write_group(plan, &query, &texts(row)?, &mut json);
+    }
+    json.push(b']');
+    let mut response = Response::new(Body::from(json));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
 }
 
 // The texts of the sort columns.

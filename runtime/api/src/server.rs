@@ -246,7 +246,7 @@ impl Incoming<'_> {
         self.again_when_stale(|plans| async move {
             let plan = entity_of(&plans, model, entity)?;
             if aggregate::is_asked(parameters) {
-                return aggregate::answer(&self.service.gate, &plans, &plan, parameters).await;
+                return reading::aggregates(&self.service.gate, &plans, &plan, parameters).await;
             }
             match representation {
                 Representation::Json => reading::page(&self.service.gate, &plans, &plan, self.path, parameters).await,

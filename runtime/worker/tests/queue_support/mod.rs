@@ -237,7 +237,10 @@ impl World {
         let name = service.metadata.name.clone().unwrap();
         let path = self.folder.path().join(format!("{name}.json"));
         let document = json!({"namespace": "default", "name": name, "spec": service.spec});
-        std::fs::write(&path, document.to_string()).unwrap();
+        // At once: another worker of the same service may be reading it.
+        let new = path.with_extension(format!("{:x}", rand::random::<u64>()));
+        std::fs::write(&new, document.to_string()).unwrap();
+        std::fs::rename(&new, &path).unwrap();
         path
     }
 
