@@ -42,7 +42,7 @@ e2e: build ## Run the tests against a real Kubernetes: our own, or KUBECONFIG's;
 
 lint: build ## Check formatting, lints, licences and the generated CRDs
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets --test chart --test kubernetes -- -D warnings
 	@scripts/cargo-deny check bans licenses sources
 	@$(BIN)/crdgen --check
 

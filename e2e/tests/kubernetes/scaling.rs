@@ -8,7 +8,7 @@ use kube::core::DynamicObject;
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::json;
 
-use crate::support::{PLATFORM, SHOP, World, eventually};
+use crate::support::{CLOSE, PLATFORM, SHOP, World, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_gets_more_pods_under_load() {
@@ -66,19 +66,8 @@ async fn workers_scale_from_none_by_what_waits_and_back() {
     }
     world.apply(SHOP);
     world.ready::<DataModel>("shop").await;
-    world.apply(
-        "
-apiVersion: autonomy.dev/v1alpha1
-kind: MicroService
-metadata: {name: close}
-spec:
-  trigger: {queue: {model: shop, entity: Sale, routing: [open]}}
-  steps:
-    - patch: {model: shop, entity: Sale, id: object.id, object: {status: \"'closed'\"}}
-  scaling:
-    autoscaling: {minReplicas: 0, maxReplicas: 2, eventsPerWorker: 1000, cooldownSeconds: 5}
-",
-    );
+    let autoscaling = "{minReplicas: 0, maxReplicas: 2, eventsPerWorker: 1000, cooldownSeconds: 5}";
+    world.apply(&format!("{CLOSE}  scaling:\n    autoscaling: {autoscaling}\n"));
     world.ready::<MicroService>("close").await;
     let none = |deployment: &Deployment| deployment.spec.as_ref().and_then(|spec| spec.replicas) == Some(0);
     world.until("close-worker", "without a worker", none).await;

@@ -148,8 +148,13 @@ pub async fn page(
     Ok(response)
 }
 
+// Room is made at once: a list of results does not tell how long it will be.
 fn texts(row: &sqlx::postgres::PgRow) -> Result<Vec<Option<&str>>, sqlx::Error> {
-    (0..row.len()).map(|column| text(row, column)).collect()
+    let mut texts = Vec::with_capacity(row.len());
+    for column in 0..row.len() {
+        texts.push(text(row, column)?);
+    }
+    Ok(texts)
 }
 
 /// Aggregates in place of a list: an object a group.

@@ -104,7 +104,8 @@ impl RowWriter {
     /// Takes what is written.
     pub fn take(&mut self) -> Vec<u8> {
         match self {
-            Self::NdJson(_, out) => std::mem::take(out),
+            // The next piece will be about as long.
+            Self::NdJson(_, out) => std::mem::replace(out, Vec::with_capacity(out.capacity())),
             Self::Csv(_, writer) => {
                 let written = std::mem::replace(writer, Box::new(csv::Writer::from_writer(Vec::new())));
                 written.into_inner().unwrap_or_default()

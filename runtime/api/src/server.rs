@@ -265,15 +265,10 @@ impl Incoming<'_> {
         body: Option<Body>,
         accepted: &'static [&'static str],
     ) -> Result<Response<Body>, Problem> {
-        let (bytes, _memory) = match body {
-            Some(body) => {
-                self.check_content_type(accepted)?;
-                self.read_body(body).await?
-            }
-            None => (Bytes::new(), None),
+        let (representation, (bytes, _memory)) = match body {
+            Some(body) => (self.check_content_type(accepted)?, self.read_body(body).await?),
+            None => (Representation::Json, (Bytes::new(), None)),
         };
-        let declared = self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let representation = declared.and_then(Representation::of_media_type).unwrap_or(Representation::Json);
         let request =
             WriteRequest { method: &self.method, target: self.target, parameters, headers: self.headers, id, representation, body: &bytes };
         let request = &request;
@@ -321,11 +316,12 @@ impl Incoming<'_> {
         }
     }
 
-    fn check_content_type(&self, accepted: &'static [&'static str]) -> Result<(), Problem> {
-        let Some(value) = self.headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    // What the body is; JSON where nothing says, and a merge patch is JSON too.
+    fn check_content_type(&self, accepted: &'static [&'static str]) -> Result<Representation, Problem> {
+        let Some(value) = self.headers.get(header::CONTENT_TYPE) else { return Ok(Representation::Json) };
         let media_type = value.to_str().unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
         if accepted.contains(&media_type.as_str()) {
-            return Ok(());
+            return Ok(Representation::of_media_type(&media_type).unwrap_or(Representation::Json));
         }
         Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -223,20 +223,28 @@ impl Encoder {
         }
     }
 
+    /// What a text that is no JSON (of a filter, of a cell) stands for.
+    ///
+    /// # Errors
+    /// When a boolean is neither `true` nor `false`.
+    pub fn scalar_of<'t>(&self, text: &'t str) -> Result<Scalar<'t>, &'static str> {
+        Ok(match self {
+            Self::Integer { .. } | Self::Decimal { .. } => Scalar::Number(text),
+            Self::Boolean => match text {
+                "true" => Scalar::Boolean(true),
+                "false" => Scalar::Boolean(false),
+                _ => return Err("must be true or false"),
+            },
+            _ => Scalar::String(Cow::Borrowed(text)),
+        })
+    }
+
     /// Writes the value that a text (of a filter) means, in binary form.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn encode_text(&self, text: &str, out: &mut Vec<u8>) -> Result<(), String> {
-        let scalar = match self {
-            Self::Integer { .. } | Self::Decimal { .. } => Scalar::Number(text),
-            Self::Boolean => match text {
-                "true" => Scalar::Boolean(true),
-                "false" => Scalar::Boolean(false),
-                _ => return Err("must be true or false".to_owned()),
-            },
-            _ => Scalar::String(Cow::Borrowed(text)),
-        };
+        let scalar = self.scalar_of(text)?;
         // Limits are for writing: a filter may ask for a value that no object can have.
         match (self, &scalar) {
             (Self::Integer { .. }, _) => Self::Integer { min: None, max: None }.try_encode_simple(&scalar, out),

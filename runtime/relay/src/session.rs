@@ -381,9 +381,11 @@ impl<'a> Work<'a> {
 
     // Without the models whose tables and stream were removed since: what the log still has of them has no place to go.
     async fn without_removed(&self, models: Models) -> Result<Models, SessionError> {
+        let names: Vec<&str> = models.keys().map(String::as_str).collect();
+        let uids = state::catalog_uids(&self.resources.pool, &names).await?;
         let mut there = Models::new();
         for (name, entry) in models {
-            if self.is_removed(&entry).await? {
+            if self.is_removed(&entry, &uids).await? {
                 tracing::info!(model = name, "the model and its stream were removed; the rest of its changes is passed over");
             } else {
                 there.insert(name, entry);
@@ -393,10 +395,9 @@ impl<'a> Work<'a> {
     }
 
     // Whether another model of the name took its place, or neither the catalog has it any more nor NATS its stream.
-    async fn is_removed(&self, entry: &CatalogEntry) -> Result<bool, SessionError> {
-        let uid = state::catalog_uid(&self.resources.pool, &entry.model.name).await?;
-        Ok(match uid {
-            Some(uid) => *uid != *entry.uid,
+    async fn is_removed(&self, entry: &CatalogEntry, uids: &HashMap<String, String>) -> Result<bool, SessionError> {
+        Ok(match uids.get(&entry.model.name) {
+            Some(uid) => **uid != *entry.uid,
             None => matches!(stream_end(&self.jetstream, &entry.model.stream).await, Err(ResumeError::Missing { .. })),
         })
     }
@@ -639,7 +640,8 @@ impl<'a> Work<'a> {
             return Ok(());
         };
         let entry = state::parse_entry(name, uid, resolved)?;
-        if self.is_removed(&entry).await? {
+        let uids = state::catalog_uids(&self.resources.pool, &[name]).await?;
+        if self.is_removed(&entry, &uids).await? {
             tracing::info!(model = name, "the model was removed since, and its stream; its changes are passed over");
             return Ok(());
         }

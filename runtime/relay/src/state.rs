@@ -94,12 +94,14 @@ pub async fn read_catalog(connection: &mut PgConnection) -> Result<Models, State
     parse_models(sqlx::query_as("SELECT model, uid::text, resolved::text FROM autonomy.catalog").fetch_all(connection).await?)
 }
 
-/// The uid that the catalog has for a model now; `None` where it has none of that name.
+/// The uids that the catalog has now for those of the models that it has.
 ///
 /// # Errors
 /// When the database can't be read.
-pub async fn catalog_uid(pool: &PgPool, model: &str) -> Result<Option<String>, StateError> {
-    Ok(sqlx::query_scalar("SELECT uid::text FROM autonomy.catalog WHERE model = $1").bind(model).fetch_optional(pool).await?)
+pub async fn catalog_uids(pool: &PgPool, models: &[&str]) -> Result<HashMap<String, String>, StateError> {
+    let rows: Vec<(String, String)> =
+        sqlx::query_as("SELECT model, uid::text FROM autonomy.catalog WHERE model = ANY ($1)").bind(models).fetch_all(pool).await?;
+    Ok(rows.into_iter().collect())
 }
 
 /// Reads one entry: name, uid, resolved model.

@@ -1,8 +1,6 @@
 //! Bodies in CSV (RFC 4180): a heading with the members' names, then a line an object. An empty cell is as if the member were not there. Cells of
 //! JSON attributes and of parts hold JSON.
 
-use std::borrow::Cow;
-
 use serde::de::IgnoredAny;
 
 use super::{ObjectSeed, Purpose, is_too_deep, malformed};
@@ -60,21 +58,16 @@ fn heading(names: &csv::StringRecord, plan: &EntityPlan) -> Result<Vec<usize>, P
 }
 
 fn scalar<'t>(encoder: &Encoder, cell: &'t str) -> Result<Option<Scalar<'t>>, &'static str> {
-    Ok(Some(match encoder {
-        Encoder::Integer { .. } | Encoder::Decimal { .. } => Scalar::Number(cell.trim()),
-        Encoder::Boolean => match cell.trim() {
-            "true" => Scalar::Boolean(true),
-            "false" => Scalar::Boolean(false),
-            _ => return Err("must be true or false"),
-        },
+    match encoder {
         Encoder::Json | Encoder::Parts(_) => {
             let json = cell.trim();
             if is_too_deep(json) {
                 return Err("is nested too deep");
             }
             sonic_rs::from_str::<IgnoredAny>(json).map_err(|_| "must be JSON")?;
-            return Scalar::read(json);
+            Scalar::read(json)
         }
-        _ => Scalar::String(Cow::Borrowed(cell)),
-    }))
+        Encoder::Integer { .. } | Encoder::Decimal { .. } | Encoder::Boolean => encoder.scalar_of(cell.trim()).map(Some),
+        _ => encoder.scalar_of(cell).map(Some),
+    }
 }
