@@ -1,0 +1,5 @@
+//! The parser of query strings.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let _ = data;
+});
