@@ -4,9 +4,8 @@ import uuid
 
 import pika
 from django.conf import settings
-from pika.exceptions import AMQPConnectionError, AMQPChannelError
-from rest_framework.utils import json
-from rest_framework.utils.encoders import JSONEncoder
+from pika.exceptions import AMQPChannelError, AMQPConnectionError
+from rest_framework.renderers import JSONRenderer
 
 EXCHANGE = "retail"
 QUEUE = "retail.sales"
@@ -21,7 +20,7 @@ def is_on():
 
 def publish(routing_key, body):
     global _channel
-    message = json.dumps(body, cls=JSONEncoder).encode()
+    message = JSONRenderer().render(body)
     properties = pika.BasicProperties(
         content_type="application/json", delivery_mode=pika.DeliveryMode.Persistent, message_id=str(uuid.uuid4())
     )
