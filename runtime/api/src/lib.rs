@@ -10,6 +10,7 @@ pub mod database;
 pub mod docs;
 pub mod embed;
 pub mod metrics;
+pub mod new_id;
 pub mod objects;
 pub mod openapi;
 pub mod part;
