@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use sqlx::Row;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -241,7 +241,8 @@ pub async fn stream(
         Err(_) => return Err(Problem::internal().into()),
     }
     let pieces = futures::stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|piece| (piece, receiver)) });
-    let mut response = Response::new(Body::from_stream(pieces));
+    // Who compresses it asks once more behind the end.
+    let mut response = Response::new(Body::from_stream(pieces.fuse()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(representation.media_type()));
     if let Ok(value) = HeaderValue::from_str(&format!("{position:016X}")) {

@@ -99,6 +99,7 @@ async fn a_large_table_may_have_line_breaks_in_its_cells() {
     assert_eq!(answer.json(), json!({"created": 0, "updated": 20_000, "ignored": 0}));
     let answer = post(&api, "/api/shop/stores?onConflict=ignore", CSV, &[], &format!("{body}SNEW,new\n")).await.expect(201);
     assert_eq!(answer.json(), json!({"created": 1, "updated": 0, "ignored": 20_000}));
+    api.execute("DELETE FROM shop.store").await;
     let answer = post(&api, "/api/shop/stores", CSV, &[], &format!("{body}one cell\n")).await.expect(400);
     assert!(answer.json()["detail"].as_str().unwrap().contains("at line 40002"), "{}", answer.text);
 }
@@ -115,7 +116,7 @@ async fn a_body_that_ends_before_its_end_leaves_nothing() {
         .header("prefer", "return=minimal");
     assert!(request.body(Body::wrap_stream(stream::iter(chunks))).send().await.is_err());
     // The transaction is undone when the API sees it; until then it holds the table's lock.
-    api.execute("LOCK TABLE shop.sale IN ACCESS EXCLUSIVE MODE").await;
+    api.execute("BEGIN; LOCK TABLE shop.sale IN ACCESS EXCLUSIVE MODE; COMMIT").await;
     assert_eq!(api.number("SELECT count(*) FROM shop.sale").await, 0);
 }
 
