@@ -182,6 +182,8 @@ pub struct Problem {
     pub retry_after: Option<u32>,
     /// Idempotency keys that were used before.
     pub used_keys: Vec<String>,
+    /// When the object was deleted.
+    pub deleted_at: Option<String>,
     /// The value of the header `Allow`.
     pub allow: Option<&'static str>,
 }
@@ -202,12 +204,23 @@ struct ProblemJson<'a> {
     errors: &'a [Fault],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     used_keys: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted_at: Option<&'a str>,
 }
 
 impl Problem {
     /// A problem.
     pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, detail: detail.into(), errors: Vec::new(), retry_after: None, used_keys: Vec::new(), allow: None }
+        Self {
+            status,
+            kind,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after: None,
+            used_keys: Vec::new(),
+            deleted_at: None,
+            allow: None,
+        }
     }
 
     /// The request is not understood.
@@ -248,6 +261,7 @@ impl Problem {
             "reference" => "A reference points to nothing",
             "still-referenced" => "The object is still referred to",
             "check" => "A condition of the model is not met",
+            "gone" => "The object was deleted",
             "precondition-failed" => "A precondition failed",
             "idempotency-key-reused" => "The idempotency key belongs to another request",
             "idempotency-key-partly-used" => "Some idempotency keys were used before",
@@ -264,6 +278,7 @@ impl Problem {
             detail: &self.detail,
             errors: &self.errors,
             used_keys: &self.used_keys,
+            deleted_at: self.deleted_at.as_deref(),
         };
         serde_json::to_vec(&json).unwrap_or_default()
     }

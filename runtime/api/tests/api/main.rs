@@ -6,6 +6,7 @@ mod catalog_changes;
 mod concurrency;
 mod embedding;
 mod formats;
+mod history;
 mod hostile_input;
 mod lists;
 mod objects;
