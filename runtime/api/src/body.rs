@@ -1,6 +1,6 @@
 //! Bodies: from JSON, NDJSON or CSV to typed rows in one pass, with every fault.
 
-mod table;
+pub mod table;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -53,7 +53,11 @@ pub fn text(body: &[u8]) -> Result<&str, Problem> {
     Ok(text)
 }
 
-fn utf8(body: &[u8]) -> Result<&str, Problem> {
+/// Checks that bytes are UTF-8.
+///
+/// # Errors
+/// A problem with status 400.
+pub fn utf8(body: &[u8]) -> Result<&str, Problem> {
     std::str::from_utf8(body).map_err(|error| malformed(format!("The body is not UTF-8 (at byte {}).", error.valid_up_to())))
 }
 
@@ -89,6 +93,11 @@ pub fn malformed(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "malformed-body", detail)
 }
 
+/// A problem for a body that does not come to its end.
+pub fn unreadable() -> Problem {
+    Problem::bad_request("The body can't be read to its end: the connection broke, or it is not coded as its Content-Encoding says.")
+}
+
 fn not_json(error: &sonic_rs::Error) -> Problem {
     malformed(format!("The body is not JSON: line {}, column {}.", error.line(), error.column()))
 }
@@ -122,21 +131,47 @@ pub fn read_objects(
     match representation {
         Representation::Json => read(text(body)?, ObjectsSeed { plan, purpose, rows, intake }),
         Representation::NdJson => {
-            let lines = text(body)?.lines().enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
-            for (index, (number, line)) in lines.enumerate() {
-                let path = Path::ROOT.index(index);
-                read_object(line, plan, purpose, &path, rows, intake).map_err(|mut problem| {
-                    problem.detail = format!("Line {} of the body: {}", number + 1, problem.detail);
-                    problem
-                })?;
-            }
+            read_lines(text(body)?, plan, purpose, Before::default(), rows, intake)?;
             Ok(Shape::List)
         }
         Representation::Csv => {
-            table::read(utf8(body)?, plan, purpose, rows, intake)?;
+            let (table, lines) = table::Table::read_heading(utf8(body)?, plan)?;
+            table.read(lines, plan, purpose, Before { objects: 0, lines: 1 }, rows, intake)?;
             Ok(Shape::List)
         }
     }
+}
+
+/// What of a body came before the piece that is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Before {
+    /// Objects.
+    pub objects: usize,
+    /// Lines, a heading among them.
+    pub lines: usize,
+}
+
+/// Reads lines of NDJSON into `rows`.
+///
+/// # Errors
+/// Where a line is no JSON.
+pub fn read_lines(
+    text: &str,
+    plan: &EntityPlan,
+    purpose: Purpose,
+    before: Before,
+    rows: &mut Rows,
+    intake: &mut Intake,
+) -> Result<(), Problem> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
+    for (index, (number, line)) in lines.enumerate() {
+        let path = Path::ROOT.index(before.objects + index);
+        read_object(line, plan, purpose, &path, rows, intake).map_err(|mut problem| {
+            problem.detail = format!("Line {} of the body: {}", before.lines + number + 1, problem.detail);
+            problem
+        })?;
+    }
+    Ok(())
 }
 
 /// Reads one object at `path` into `rows`, as one more row.

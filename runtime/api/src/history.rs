@@ -169,7 +169,7 @@ async fn read_page(
     let mut page = Page { json: vec![b'['], count: 0, next: None };
     if query.limit > 0 {
         let statement = sql::versions(plan, history, id.into_bytes(), query.before, &query.columns, query.limit + 1);
-        session.reading(true);
+        session.busy(true);
         let mut rows = statement.query()?.fetch(session.connection());
         let mut last = None;
         let mut read_all = true;
@@ -189,7 +189,7 @@ async fn read_page(
         }
         drop(rows);
         // A page that ended early leaves rows unread: the connection is not used again.
-        session.reading(!read_all);
+        session.busy(!read_all);
     }
     page.json.push(b']');
     Ok(page)

@@ -3,11 +3,13 @@
 
 mod aggregates;
 mod catalog_changes;
+mod compressed;
 mod concurrency;
 mod embedding;
 mod formats;
 mod history;
 mod hostile_input;
+mod in_pieces;
 mod lists;
 mod objects;
 mod row_by_row;
