@@ -31,10 +31,12 @@ fn name(value_type: &ValueType) -> &str {
 // Whether every JSON value of the one is a value of the other.
 fn takes_all_of(wider: &ValueType, narrower: &ValueType) -> bool {
     use ValueType::{Date, DateTime, Decimal, Enumeration, Integer, Json, String, Uuid};
-    match (wider, narrower) {
-        (Json, _) => true,
-        (Decimal { precision: None, minimum: None, maximum: None, .. }, Integer { .. }) => true,
-        (String { min_length: None | Some(0), max_length: None, pattern: None }, Enumeration { .. } | Uuid | Date | DateTime) => true,
+    match wider {
+        Json => true,
+        Decimal { precision: None, minimum: None, maximum: None, .. } => matches!(narrower, Integer { .. }),
+        String { min_length: None | Some(0), max_length: None, pattern: None } => {
+            matches!(narrower, Enumeration { .. } | Uuid | Date | DateTime)
+        }
         _ => false,
     }
 }

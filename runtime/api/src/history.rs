@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::database::{Failure, Gate, Session};
 use crate::plan::{EntityPlan, HistoryPlan};
-use crate::problem::{Fault, Faults, Problem};
+use crate::problem::{Extension, Fault, Faults, Problem};
 use crate::query::{self, DEFAULT_LIMIT, MOST_LIMIT};
 use crate::reading::{MOST_PAGE_BYTES, texts};
 use crate::sql;
@@ -82,7 +82,7 @@ fn gone(name: &str, id: Uuid, deleted_at: &str) -> Problem {
     let deleted_at = String::from_utf8_lossy(&json).trim_matches('"').to_owned();
     let detail = format!("The {name} with the id {id} was deleted at {deleted_at}; …/{id}/history has it, and PUT makes it anew.");
     let mut problem = Problem::new(StatusCode::GONE, "gone", detail);
-    problem.deleted_at = Some(deleted_at);
+    problem.extension = Extension::DeletedAt(deleted_at.into());
     problem
 }
 
