@@ -40,7 +40,8 @@ pub async fn measure(
     duration: Duration,
 ) -> Result<Vec<f64>, LatencyError> {
     let found = platform.jetstream.get_stream(stream).await.map_err(|error| LatencyError::Subscribe(error.into()))?;
-    let config = push::OrderedConfig { deliver_subject: "_bench.latency".to_owned(), deliver_policy: DeliverPolicy::New, ..Default::default() };
+    let config =
+        push::OrderedConfig { deliver_subject: "_bench.latency".to_owned(), deliver_policy: DeliverPolicy::New, ..Default::default() };
     let consumer = found.create_consumer(config).await.map_err(|error| LatencyError::Subscribe(error.into()))?;
     let mut messages = consumer.messages().await.map_err(|error| LatencyError::Subscribe(error.into()))?;
     let lists = rate * duration.as_secs() / size;

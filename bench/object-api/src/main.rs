@@ -64,7 +64,8 @@ impl Options {
 async fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
     let folder = tempfile::Builder::new().prefix("autonomy-bench").tempdir_in("/var/tmp")?;
-    let mut results = Results { machine: machine(), versions: vec![("autonomy".to_owned(), env!("CARGO_PKG_VERSION").to_owned())], ..Results::default() };
+    let mut results =
+        Results { machine: machine(), versions: vec![("autonomy".to_owned(), env!("CARGO_PKG_VERSION").to_owned())], ..Results::default() };
     let effort = Effort { duration: Duration::from_secs(options.seconds), bulk_connections: 4, connections: 32 };
     let files = [options.bench.join("object-api/sales.yaml"), options.bench.join("../examples/retail-loyalty/models")];
     let programs = std::env::current_exe()?.parent().unwrap_or(Path::new(".")).to_owned();
@@ -169,7 +170,8 @@ async fn transaction(platform: &Platform, rows: u64, results: &mut Results) -> R
     let committed = begun.elapsed().as_secs_f64();
     let costs = platform.costs();
     let seconds = platform.wait_for_messages(STREAM, before + rows).await?;
-    let note = format!("committed after {committed:.0} s, last event {seconds:.0} s later; {}", scenarios::spent(&costs, &platform.costs(), rows));
+    let note =
+        format!("committed after {committed:.0} s, last event {seconds:.0} s later; {}", scenarios::spent(&costs, &platform.costs(), rows));
     results.add(&format!("one transaction of {rows} rows"), "events/s", "autonomy", rows as f64 / seconds, note);
     Ok(())
 }
@@ -226,9 +228,7 @@ async fn stores_and_products(platform: &Platform) -> Result<Kind, Box<dyn Error>
     let ids = |first: u128, count: u128| (0..count).map(|n| uuid::Uuid::from_u128(first + n)).collect::<Vec<_>>();
     let (stores, products) = (ids(0x0190_0000_0000_7000_8000_0000_0000_1000, 40), ids(0x0190_0000_0000_7000_8000_0000_0000_2000, 200));
     let store = |(n, id): (usize, &uuid::Uuid)| json!({"id": id, "storeNumber": format!("S{n:05}"), "name": "A store", "city": "Berlin"});
-    let product = |(n, id): (usize, &uuid::Uuid)| {
-        json!({"id": id, "productCode": format!("P{n:06}"), "name": "A product", "category": "all", "unitPrice": 1})
-    };
+    let product = |(n, id): (usize, &uuid::Uuid)| json!({"id": id, "productCode": format!("P{n:06}"), "name": "A product", "category": "all", "unitPrice": 1});
     let store: Vec<_> = stores.iter().enumerate().map(store).collect();
     let product: Vec<_> = products.iter().enumerate().map(product).collect();
     for (path, list) in [("/api/retail/stores", store), ("/api/retail/products", product)] {

@@ -145,13 +145,7 @@ impl Platform {
     /// What its processes have cost so far.
     pub fn costs(&self) -> Costs {
         let of = |name: &str| self.pid(name).map(cost).unwrap_or_default();
-        Costs {
-            api: of("api"),
-            relay: of("relay"),
-            nats: of("nats-server"),
-            postgresql: of("postgresql"),
-            load: own_cost(),
-        }
+        Costs { api: of("api"), relay: of("relay"), nats: of("nats-server"), postgresql: of("postgresql"), load: own_cost() }
     }
 
     /// Holds or lets go on the relay, for what is measured without events.
@@ -200,7 +194,8 @@ impl Platform {
 async fn serves(file: &LocalFile, model: &str) -> bool {
     let target = Target { address: file.api.trim_start_matches("http://").to_owned(), headers: Vec::new() };
     let call = crate::load::Call { method: hyper::Method::GET, path: format!("/api/{model}"), body: bytes::Bytes::new() };
-    let all_there = ["postgresql", "nats-server", "api", "relay"].iter().all(|name| file.processes.iter().any(|process| process.name == *name));
+    let all_there =
+        ["postgresql", "nats-server", "api", "relay"].iter().all(|name| file.processes.iter().any(|process| process.name == *name));
     match crate::load::Connection::open(&target).await {
         Ok(mut connection) => all_there && connection.send(call).await.is_ok(),
         Err(_) => false,

@@ -107,7 +107,8 @@ pub async fn bulk(
 
 /// CPU microseconds a Sale, process by process.
 pub fn spent(before: &Costs, after: &Costs, sales: u64) -> String {
-    let each = |before: crate::measure::Cost, after: crate::measure::Cost| (after.cpu_seconds - before.cpu_seconds) * 1e6 / sales.max(1) as f64;
+    let each =
+        |before: crate::measure::Cost, after: crate::measure::Cost| (after.cpu_seconds - before.cpu_seconds) * 1e6 / sales.max(1) as f64;
     format!(
         "CPU µs each: API {:.1}, PostgreSQL {:.1}, relay {:.1}, NATS {:.1}, load {:.1}; peak MiB: API {:.0}, relay {:.0}",
         each(before.api, after.api),
@@ -152,7 +153,11 @@ pub async fn single(system: &mut System, kind: &Kind, effort: Effort, results: &
     let patch_system = system.clone();
     let patch = Arc::new(move |connection: usize, number: u64| {
         let id = &ids[(connection * 31 + number as usize) % ids.len()];
-        Call { method: Method::PATCH, path: patch_system.object_path(id), body: format!(r#"{{"customerNumber":"C{:08}"}}"#, number % 1000).into() }
+        Call {
+            method: Method::PATCH,
+            path: patch_system.object_path(id),
+            body: format!(r#"{{"customerNumber":"C{:08}"}}"#, number % 1000).into(),
+        }
     });
     let outcome = run(&system.target, effort.connections, effort.duration, patch).await?;
     add(results, "PATCH of one", system, &outcome);

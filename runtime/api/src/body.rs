@@ -5,16 +5,16 @@ pub mod table;
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use sonic_rs::LazyValue;
-use uuid::Uuid;
-
+use crate::new_id::new_id;
 use crate::plan::{EntityPlan, ID, SYSTEM};
 use crate::problem::{Fault, Intake, Path, Problem};
 use crate::representation::Representation;
 use crate::rows::{Rows, Value};
 use crate::value::Scalar;
 use axum::http::StatusCode;
+use memchr::memchr2;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use sonic_rs::LazyValue;
 
 // Deeper JSON is refused: every level costs stack.
 const MOST_DEPTH: usize = 64;
@@ -62,19 +62,12 @@ pub fn utf8(body: &[u8]) -> Result<&str, Problem> {
 }
 
 fn is_too_deep(text: &str) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in text.as_bytes() {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
+    let bytes = text.as_bytes();
+    let (mut depth, mut at) = (0_usize, 0);
+    while let Some(byte) = bytes.get(at) {
+        at += 1;
         match byte {
-            b'"' => in_string = true,
+            b'"' => at = behind_string(bytes, at),
             b'{' | b'[' => {
                 depth += 1;
                 if depth > MOST_DEPTH {
@@ -86,6 +79,20 @@ fn is_too_deep(text: &str) -> bool {
         }
     }
     false
+}
+
+// The place behind the end of a string that begins at `start`.
+fn behind_string(bytes: &[u8], start: usize) -> usize {
+    let mut at = start;
+    while let Some(length) = memchr2(b'"', b'\\', &bytes[at..]) {
+        at += length + 1;
+        if bytes[at - 1] == b'"' {
+            return at;
+        }
+        // What is escaped ends nothing.
+        at = (at + 1).min(bytes.len());
+    }
+    bytes.len()
 }
 
 /// A problem for a body that is no JSON.
@@ -357,7 +364,7 @@ impl ObjectSeed<'_> {
         let has_id = self.rows.get(row, ID) != Value::Absent;
         match self.purpose {
             Purpose::Create if !has_id => self.rows.set(ID, |out| {
-                out.extend_from_slice(Uuid::now_v7().as_bytes());
+                out.extend_from_slice(new_id().as_bytes());
                 true
             }),
             Purpose::PatchWithId if !has_id => self.intake.push(&self.path.member("id"), "must be given"),

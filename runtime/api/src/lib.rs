@@ -11,6 +11,7 @@ pub mod docs;
 pub mod embed;
 pub mod history;
 pub mod metrics;
+pub mod new_id;
 pub mod objects;
 pub mod openapi;
 pub mod part;

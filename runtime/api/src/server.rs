@@ -375,7 +375,9 @@ impl Incoming<'_> {
     // What the body is; JSON where nothing says, and a merge patch is JSON too.
     fn check_content_type(&self, accepted: &'static [&'static str]) -> Result<Representation, Problem> {
         // What is known was decoded before, and its header taken off.
-        if let Some(coding) = self.headers.get(header::CONTENT_ENCODING).filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        if let Some(coding) =
+            self.headers.get(header::CONTENT_ENCODING).filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+        {
             let coding = String::from_utf8_lossy(coding.as_bytes()).into_owned();
             let detail = format!("The body's Content-Encoding is {coding}; gzip and zstd are taken.");
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-content-encoding", detail));

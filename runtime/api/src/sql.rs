@@ -471,14 +471,7 @@ pub fn lock(plan: &EntityPlan, rows: &Rows, selection: &[u32], conditions: &[&Co
 pub type Merged = HashMap<(u32, usize), Vec<u8>>;
 
 /// Sets what the rows give of these columns; answers id and version, then each of the columns `answered` as text.
-pub fn update(
-    plan: &EntityPlan,
-    rows: &Rows,
-    selection: &[u32],
-    columns: &[usize],
-    merged: &Merged,
-    answered: &[usize],
-) -> Statement {
+pub fn update(plan: &EntityPlan, rows: &Rows, selection: &[u32], columns: &[usize], merged: &Merged, answered: &[usize]) -> Statement {
     let mut statement = Statement::on(plan);
     let ids: Vec<[u8; 16]> = selection.iter().map(|row| rows.id(*row as usize)).collect();
     let mut places = vec![statement.bind(Param::ids(&ids))];

@@ -127,7 +127,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = format!("127.0.0.1:{}", std::env::var("PORT")?);
     let listener = TcpListener::bind(&address).await?;
     let limit = axum::extract::DefaultBodyLimit::max(64 << 20);
-    let router = Router::new().route("/sales", get(list).post(create)).route("/sales/{id}", get(one).patch(change)).layer(limit).with_state(pool);
+    let router =
+        Router::new().route("/sales", get(list).post(create)).route("/sales/{id}", get(one).patch(change)).layer(limit).with_state(pool);
     println!("ready http://{address}");
     axum::serve(listener, router).await?;
     Ok(())

@@ -11,8 +11,8 @@ use futures::StreamExt;
 use sha2::{Digest, Sha256};
 
 use super::{Answer, context, head_hash, idempotency_key};
-use crate::body::unreadable;
 use crate::body::table::Table;
+use crate::body::unreadable;
 use crate::body::{self, Before, Purpose};
 use crate::database::{Gate, problem};
 use crate::plan::EntityPlan;
@@ -136,7 +136,11 @@ impl PieceReader {
         self.before.lines += piece.iter().filter(|byte| **byte == b'\n').count();
         self.before.objects += rows.len();
         if u32::try_from(self.before.objects).is_err() {
-            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", "The body has more than 4,294,967,295 objects; send it in parts."));
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "payload-too-large",
+                "The body has more than 4,294,967,295 objects; send it in parts.",
+            ));
         }
         if !intake.faults.is_empty() {
             return Err(intake.faults.into_problem());

@@ -95,7 +95,9 @@ impl Transfer {
                 drop(self);
                 let mut questions = gate.session().await.map_err(crate::database::problem)?;
                 Err(match blame::blame(&work, &[0], &mut questions, &error, step).await {
-                    SetFailure::Culprits { culprits, .. } => culprits.into_iter().next().map_or_else(Problem::internal, |(_, problem)| problem),
+                    SetFailure::Culprits { culprits, .. } => {
+                        culprits.into_iter().next().map_or_else(Problem::internal, |(_, problem)| problem)
+                    }
                     SetFailure::Someone(problem) | SetFailure::Refused(problem) => problem,
                     SetFailure::Nobody(error) => crate::database::problem(error.into()),
                 })
@@ -107,7 +109,11 @@ impl Transfer {
     ///
     /// # Errors
     /// Where it was not committed, or where that is not known.
-    pub async fn commit(mut self: Box<Self>, request: [u8; 32], answer: impl FnOnce(Counts) -> (u16, String)) -> Result<(u16, String), Failure> {
+    pub async fn commit(
+        mut self: Box<Self>,
+        request: [u8; 32],
+        answer: impl FnOnce(Counts) -> (u16, String),
+    ) -> Result<(u16, String), Failure> {
         let (status, answer) = answer(self.counts);
         if let Some(key) = self.unit.keys.first() {
             self.session.rows(sql::keep_answer_and_request(key, &request, status, &answer)).await?;

@@ -109,7 +109,10 @@ async fn a_body_that_ends_before_its_end_leaves_nothing() {
     let (store, product) = store_and_product(&api).await;
     let mut chunks: Vec<Result<String, std::io::Error>> = lines(&store, &product).into_iter().map(Ok).collect();
     chunks.push(Err(std::io::Error::other("the client dies")));
-    let request = autonomy_process::http_client::new().post(format!("{}/api/shop/sales", api.base)).header("content-type", NDJSON).header("prefer", "return=minimal");
+    let request = autonomy_process::http_client::new()
+        .post(format!("{}/api/shop/sales", api.base))
+        .header("content-type", NDJSON)
+        .header("prefer", "return=minimal");
     assert!(request.body(Body::wrap_stream(stream::iter(chunks))).send().await.is_err());
     // The transaction is undone when the API sees it; until then it holds the table's lock.
     api.execute("LOCK TABLE shop.sale IN ACCESS EXCLUSIVE MODE").await;
