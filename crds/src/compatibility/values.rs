@@ -145,7 +145,7 @@ impl Comparison {
         match moved {
             Some(Moved::Tighter(old, new)) => self.add(
                 &place,
-                format!("{what} {new} in the place of {}: what was taken is refused", none(old)),
+                format!("{what} {new} in the place of {}: what lies beyond it is refused", none(old)),
                 &BREAKS_WRITERS,
                 "look for values beyond it, tell those who write them, and tighten it when there are none any more",
             ),
