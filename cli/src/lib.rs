@@ -1,6 +1,8 @@
 //! The command `autonomy`: everything on one machine (`local`), how resources stand in a cluster (`status`), events and dead letters (`events`,
 //! `dead-letters`), and what a change of models would do (`model`). Installed as `kubectl-autonomy` it is `kubectl autonomy`.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 pub mod cluster;
@@ -57,20 +59,30 @@ pub enum Error {
     Model(#[from] model::ModelError),
 }
 
+impl Error {
+    /// What the command exits with. `model diff` says with 1 that it has found something, so it fails with 2.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Model(model::ModelError::Diff(_)) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
 impl Command {
     /// Runs the command.
     ///
     /// # Errors
     /// What it could not do.
-    pub async fn run(self) -> Result<(), Error> {
+    pub async fn run(self) -> Result<ExitCode, Error> {
         if !matches!(self.action, Action::Local(_)) {
             end_with_the_reader();
         }
         match self.action {
-            Action::Local(options) => local::run(options).await.map_err(Error::from),
-            Action::Status(command) => command.run().await.map_err(Error::from),
-            Action::Events(command) => command.run().await.map_err(Error::from),
-            Action::DeadLetters(command) => command.run().await.map_err(Error::from),
+            Action::Local(options) => local::run(options).await.map(|()| ExitCode::SUCCESS).map_err(Error::from),
+            Action::Status(command) => command.run().await.map(|()| ExitCode::SUCCESS).map_err(Error::from),
+            Action::Events(command) => command.run().await.map(|()| ExitCode::SUCCESS).map_err(Error::from),
+            Action::DeadLetters(command) => command.run().await.map(|()| ExitCode::SUCCESS).map_err(Error::from),
             Action::Model(command) => command.run().await.map_err(Error::from),
         }
     }

@@ -11,10 +11,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[tokio::main]
 async fn main() -> ExitCode {
     match Command::parse().run().await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("autonomy: {}", autonomy_process::telemetry::error_chain(&error));
-            ExitCode::FAILURE
+            error.exit_code()
         }
     }
 }

@@ -1,6 +1,10 @@
-//! `autonomy model plan`: what a change of DataModels would do to the database of a running local mode, without doing it.
+//! `autonomy model plan`: what a change of DataModels would do to the database of a running local mode, without doing it. `autonomy model diff`:
+//! what it means to those who use the API and its events.
+
+mod diff;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use autonomy_operator::apply::{self, ApplyError};
 use autonomy_operator::catalog::{self, CatalogError};
@@ -21,6 +25,9 @@ pub struct Command {
 enum Action {
     /// Shows the plan from what a running local mode serves to what the files declare; changes nothing.
     Plan(PlanOptions),
+    /// Tells the differences between two versions of DataModels, and which of them break readers of the API, writers of the API, or subscribers
+    /// to events. Exits with 0 where none breaks anybody, with 1 where one does, and with 2 where they can't be compared.
+    Diff(diff::Options),
 }
 
 #[derive(Debug, Args)]
@@ -51,15 +58,21 @@ pub enum ModelError {
     /// A plan could not be made.
     #[error(transparent)]
     Plan(#[from] ApplyError),
+    /// Two versions can't be compared.
+    #[error(transparent)]
+    Diff(#[from] diff::DiffError),
 }
 
 impl Command {
     /// Runs it.
     ///
     /// # Errors
-    /// When there is no plan to show.
-    pub async fn run(self) -> Result<(), ModelError> {
-        let Action::Plan(options) = self.action;
+    /// When there is no plan to show, or nothing to compare.
+    pub async fn run(self) -> Result<ExitCode, ModelError> {
+        let options = match self.action {
+            Action::Plan(options) => options,
+            Action::Diff(options) => return Ok(options.run()?),
+        };
         let folder = options.data_dir.canonicalize().unwrap_or_else(|_| options.data_dir.clone());
         let resources = resources::check(&resources::read(&options.files, &folder)?)?;
         let pool = crate::local::admin_pool(&LocalFile::read(&options.data_dir)?).await?;
@@ -71,7 +84,7 @@ impl Command {
         for name in catalog.keys().filter(|name| !resources.models.iter().any(|model| model.name == **name)) {
             println!("model {name}: not declared in these files; it stays as it is");
         }
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     }
 }
 

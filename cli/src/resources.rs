@@ -100,6 +100,19 @@ pub fn check(texts: &Texts) -> Result<Resources, Problems> {
     declared.resolve()
 }
 
+/// Checks the models alone, with their imports; what else is declared is passed over.
+///
+/// # Errors
+/// All faults of all files at once, each with its file, resource and field.
+pub fn check_models(texts: &Texts) -> Result<Vec<Model>, Problems> {
+    let mut declared = Declared::default();
+    for (path, text) in texts {
+        declared.add_file(path, text);
+    }
+    declared.services.clear();
+    declared.resolve().map(|resources| resources.models)
+}
+
 /// Checks a service against the models: what it refers to, and its expressions, as its worker will.
 ///
 /// # Errors

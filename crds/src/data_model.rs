@@ -145,6 +145,7 @@ pub struct Enumeration {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = ("!has(self.key) || !has(self.partOf)", "a part has no key of its own: it lives in its owner"))]
+#[x_kube(validation = ("!has(self.partOf) || !(has(self.history) && self.history || has(self.softDelete) && self.softDelete)", "a part has no history of its own and is not deleted by itself: say it of its owner"))]
 pub struct Entity {
     /// Name in PascalCase, for example `LoyaltyAccrual`.
     #[schemars(length(min = 1, max = 48))]
@@ -196,6 +197,14 @@ pub struct Entity {
     /// How the entity's events are addressed.
     #[serde(default)]
     pub events: EntityEvents,
+    /// Keeps every former version of the entity's objects: the API answers with objects as they were at a moment (`asOf`), and with an object's
+    /// versions (`…/{id}/history`). What extends this entity keeps its history too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub history: bool,
+    /// Keeps the last version of deleted objects: the API answers 410 with the time of the deletion, and still gives the object in
+    /// `…/{id}/history`. Unique values are free again and events are as for any deletion. What extends this entity has it too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub soft_delete: bool,
     /// The name this entity had before, so that a rename is a rename.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 56))]

@@ -106,6 +106,9 @@ pub fn shortened(identifier: String) -> String {
 pub const QUERY_PARAMETERS: [&str; 10] =
     ["limit", "cursor", "offset", "sort", "fields", "count", "embed", "filter", "aggregate", "groupBy"];
 
+/// The query parameter of entities that keep a history: the moment as of which objects are read. Taken there only.
+pub const AS_OF: &str = "asOf";
+
 /// Whether the object API has a query parameter of that name.
 pub fn is_query_parameter(name: &str) -> bool {
     QUERY_PARAMETERS.contains(&name) || matches!(name, "onError" | "onConflict")

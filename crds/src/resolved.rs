@@ -97,6 +97,12 @@ pub struct Entity {
     /// The column whose value gives the `partition` token; the object's id where none.
     #[serde(default)]
     pub partition_key: Option<String>,
+    /// Whether every former version of the objects is kept. Not written where false: catalogs from before stay as they are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub history: bool,
+    /// Whether the last version of deleted objects is kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub soft_delete: bool,
     /// The table's name before, where the entity is renamed.
     #[serde(default)]
     pub renamed_from_table: Option<String>,
@@ -145,6 +151,21 @@ impl Entity {
     /// The check that keeps a column's own limits (minimum, maximum, lengths, numbers of parts).
     pub fn limits_name(&self, column: &Column) -> String {
         self.constraint_name(&[&column.name], "limits")
+    }
+
+    /// The table with former versions, where the entity keeps any.
+    pub fn history_table(&self) -> Option<String> {
+        (self.history || self.soft_delete).then(|| self.constraint_name(&[], "history"))
+    }
+
+    /// The primary key of that table, on `id` and `number`.
+    pub fn history_key_name(&self) -> String {
+        self.constraint_name(&["history"], "pkey")
+    }
+
+    /// The index of that table over the moments at which versions ended.
+    pub fn history_index_name(&self) -> String {
+        self.constraint_name(&["history"], "ended")
     }
 
     /// What the database means by a constraint's or an index's name, in an error for example.

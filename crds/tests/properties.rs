@@ -56,24 +56,29 @@ fn entity() -> impl Strategy<Value = Entity> {
     );
     let optional = || proptest::option::weighted(0.15, name(&ENTITIES));
     let events = (often(name(&MEMBERS)), often(name(&MEMBERS)));
-    (name(&ENTITIES), lists, members(), optional(), optional(), optional(), events, proptest::bool::weighted(0.1)).prop_map(
-        |(name, (attributes, relationships, parts, indexes, checks), key, extends, part_of, renamed_from, events, is_abstract)| Entity {
-            name,
-            attributes,
-            relationships,
-            parts: parts.into_iter().map(|(name, entity)| Part { name, entity, ..Part::default() }).collect(),
-            indexes: indexes.into_iter().map(|(attributes, unique)| Index { attributes, unique }).collect(),
-            checks: checks
-                .into_iter()
-                .map(|(name, attribute, other)| Check { name, attribute, operator: CheckOperator::Lte, other })
-                .collect(),
-            key,
-            extends,
-            part_of,
-            renamed_from,
-            is_abstract,
-            events: EntityEvents { routing: events.0, partition_key: events.1 },
-            ..Entity::default()
+    let kept = (proptest::bool::weighted(0.3), proptest::bool::weighted(0.1));
+    (name(&ENTITIES), lists, members(), optional(), optional(), optional(), events, proptest::bool::weighted(0.1), kept).prop_map(
+        |(name, (attributes, relationships, parts, indexes, checks), key, extends, part_of, renamed_from, events, is_abstract, kept)| {
+            Entity {
+                name,
+                attributes,
+                relationships,
+                parts: parts.into_iter().map(|(name, entity)| Part { name, entity, ..Part::default() }).collect(),
+                indexes: indexes.into_iter().map(|(attributes, unique)| Index { attributes, unique }).collect(),
+                checks: checks
+                    .into_iter()
+                    .map(|(name, attribute, other)| Check { name, attribute, operator: CheckOperator::Lte, other })
+                    .collect(),
+                key,
+                extends,
+                part_of,
+                renamed_from,
+                is_abstract,
+                history: kept.0,
+                soft_delete: kept.1,
+                events: EntityEvents { routing: events.0, partition_key: events.1 },
+                ..Entity::default()
+            }
         },
     )
 }
@@ -102,6 +107,9 @@ fn assert_names(model: &Model) {
         names.push(entity.table.clone());
         names.push(entity.primary_key_name());
         names.extend((!entity.key.is_empty()).then(|| entity.key_name()));
+        names.extend(
+            entity.history_table().map(|table| [table, entity.history_key_name(), entity.history_index_name()]).into_iter().flatten(),
+        );
         names.extend(entity.indexes.iter().map(|index| index.name.clone()));
         names.extend(entity.checks.iter().map(|check| check.name.clone()));
         let mut columns = BTreeSet::from(["id", "version", "created_at", "updated_at"].map(str::to_owned));

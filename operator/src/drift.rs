@@ -10,8 +10,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 
 use crate::apply::with_lock;
-use crate::shape::{Shape, SqlType, TableShape};
-use crate::sql::{self, PUBLICATION, TOUCH_TRIGGER, TRUNCATE_TRIGGER, Upkeep};
+use crate::shape::{HistoryShape, Shape, SqlType, TableShape};
+use crate::sql::{self, HISTORY_COLUMNS, HISTORY_TRIGGERS, PUBLICATION, TOUCH_TRIGGER, TRUNCATE_TRIGGER, Upkeep};
 use crate::step::Step;
 
 /// How a database differs from a model of its catalog.
@@ -69,6 +69,10 @@ struct Relation {
     guarded: bool,
     readable: bool,
     writable: bool,
+    // Whether those who write rows read here, and change nothing.
+    read_only: bool,
+    keeps_updated: bool,
+    keeps_deleted: bool,
 }
 
 impl Relation {
@@ -81,6 +85,9 @@ impl Relation {
             guarded: row.try_get("guarded")?,
             readable: row.try_get("readable")?,
             writable: row.try_get("writable")?,
+            read_only: row.try_get("read_only")?,
+            keeps_updated: row.try_get("keeps_updated")?,
+            keeps_deleted: row.try_get("keeps_deleted")?,
         };
         Ok((row.try_get("name")?, relation))
     }
@@ -106,6 +113,8 @@ impl Actual {
             .bind(TRUNCATE_TRIGGER)
             .bind(&shape.reader)
             .bind(&shape.writer)
+            .bind(HISTORY_TRIGGERS[0].1)
+            .bind(HISTORY_TRIGGERS[1].1)
             .fetch_all(&mut *connection)
             .await?
             .iter()
@@ -153,8 +162,9 @@ impl Comparison<'_> {
             }
         }
         self.views();
-        let known: BTreeSet<&String> =
-            self.shape.tables.iter().map(|table| &table.name).chain(self.shape.views.iter().map(|view| &view.name)).collect();
+        let tables =
+            self.shape.tables.iter().flat_map(|table| std::iter::once(&table.name).chain(table.history.iter().map(|kept| &kept.table)));
+        let known: BTreeSet<&String> = tables.chain(self.shape.views.iter().map(|view| &view.name)).collect();
         for name in self.actual.relations.keys().filter(|name| !known.contains(name)) {
             self.differs(format!("{name} is in the schema, but not in the model"));
         }
@@ -185,17 +195,53 @@ impl Comparison<'_> {
                 self.repair(format!("table {} lacks {upkeep:?}", table.name), statements);
             }
         }
+        if let Some(history) = &table.history {
+            self.history(table, relation, history);
+        }
         for index in &table.indexes {
             let create = Step::CreateIndex { table: table.name.clone(), index: index.clone(), concurrently: true };
-            let mut statements = sql::statements(schema, &create);
-            match self.actual.indexes.get(&index.name) {
-                Some(true) => {}
-                Some(false) => {
-                    statements.insert(0, format!("DROP INDEX CONCURRENTLY {}", sql::qualified(schema, &index.name)));
-                    self.repair(format!("index {} is not whole", index.name), statements);
-                }
-                None => self.repair(format!("index {} is not there", index.name), statements),
+            self.index(&index.name, sql::statements(schema, &create));
+        }
+    }
+
+    fn index(&mut self, name: &str, mut statements: Vec<String>) {
+        match self.actual.indexes.get(name) {
+            Some(true) => {}
+            Some(false) => {
+                statements.insert(0, format!("DROP INDEX CONCURRENTLY {}", sql::qualified(&self.shape.schema, name)));
+                self.repair(format!("index {name} is not whole"), statements);
             }
+            None => self.repair(format!("index {name} is not there"), statements),
+        }
+    }
+
+    // Former versions that are gone can't be made again: a missing table is told, as any other.
+    fn history(&mut self, table: &TableShape, relation: &Relation, history: &HistoryShape) {
+        let (schema, reader, writer) = (&self.shape.schema, &self.shape.reader, &self.shape.writer);
+        let Some(there) = self.actual.relations.get(&history.table).filter(|relation| !relation.is_view) else {
+            return self.differs(format!("table {} is not there", history.table));
+        };
+        if !relation.keeps_deleted || history.updates && !relation.keeps_updated {
+            let mut statements = sql::history_triggers(schema, &table.name, Some(history));
+            let wanted = HISTORY_TRIGGERS.iter().filter(|(event, _)| *event == "DELETE" || history.updates);
+            // A trigger that is there may be switched off.
+            statements
+                .extend(wanted.map(|(_, trigger)| format!("ALTER TABLE {} ENABLE TRIGGER {trigger}", sql::qualified(schema, &table.name))));
+            self.repair(format!("table {} does not keep its former versions", table.name), statements);
+        }
+        if !there.readable || !there.read_only {
+            let statements = vec![sql::history_reading(schema, history, reader, writer)];
+            self.repair(format!("table {} is not for reading alone", history.table), statements);
+        }
+        self.index(&history.index, vec![sql::history_index(schema, history, true)]);
+        for (name, sql_type) in HISTORY_COLUMNS {
+            let column = self.actual.columns.get(&(history.table.clone(), name.to_owned()));
+            if column.is_none_or(|(there, _)| there != sql_type) {
+                self.differs(format!("column {}.{name} is not there as {sql_type}", history.table));
+            }
+        }
+        if !self.actual.constraints.contains_key(&(history.table.clone(), history.primary_key.clone())) {
+            self.differs(format!("constraint {} of table {} is not there", history.primary_key, history.table));
         }
     }
 
@@ -278,7 +324,11 @@ SELECT relname::text AS name, relkind = 'v' AS is_view, relreplident = 'f' AS id
   coalesce((SELECT has_table_privilege(oid, pg_class.oid, 'SELECT') FROM pg_roles WHERE rolname = $5), false) AS readable,
   coalesce((SELECT has_table_privilege(oid, pg_class.oid, 'SELECT') AND has_table_privilege(oid, pg_class.oid, 'INSERT')
     AND has_table_privilege(oid, pg_class.oid, 'UPDATE') AND has_table_privilege(oid, pg_class.oid, 'DELETE')
-    FROM pg_roles WHERE rolname = $6), false) AS writable
+    FROM pg_roles WHERE rolname = $6), false) AS writable,
+  coalesce((SELECT has_table_privilege(oid, pg_class.oid, 'SELECT')
+    AND NOT has_table_privilege(oid, pg_class.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') FROM pg_roles WHERE rolname = $6), false) AS read_only,
+  EXISTS (SELECT FROM pg_trigger WHERE tgrelid = pg_class.oid AND tgname = $7 AND tgenabled IN ('O', 'A')) AS keeps_updated,
+  EXISTS (SELECT FROM pg_trigger WHERE tgrelid = pg_class.oid AND tgname = $8 AND tgenabled IN ('O', 'A')) AS keeps_deleted
 FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND relkind IN ('r', 'v')";
 
 const COLUMNS: &str = "

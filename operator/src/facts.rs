@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use autonomy_crds::Model;
 use autonomy_crds::names::quote_identifier;
+use autonomy_crds::resolved::Entity;
 use sqlx::{AssertSqlSafe, PgPool};
 
 /// Up to so many rows a table is small: reading or rewriting it within a transaction holds nobody up for more than a moment.
@@ -42,8 +43,8 @@ pub struct Facts {
 impl Facts {
     /// Facts of a database without data: every table of the model is empty.
     pub fn empty(current: Option<&Model>) -> Self {
-        let tables = current.iter().flat_map(|model| &model.entities);
-        Self { rows: tables.map(|entity| (entity.table.clone(), Rows::Counted(0))).collect(), renamed: BTreeMap::new() }
+        let tables = current.iter().flat_map(|model| &model.entities).flat_map(tables);
+        Self { rows: tables.map(|table| (table, Rows::Counted(0))).collect(), renamed: BTreeMap::new() }
     }
 
     /// Adds the renames that other models declare.
@@ -65,8 +66,8 @@ impl Facts {
     pub async fn read(pool: &PgPool, current: Option<&Model>) -> Result<Self, sqlx::Error> {
         let mut facts = Self::default();
         let Some(model) = current else { return Ok(facts) };
-        for entity in &model.entities {
-            let table = format!("{}.{}", quote_identifier(&model.schema), quote_identifier(&entity.table));
+        for name in model.entities.iter().flat_map(tables) {
+            let table = format!("{}.{}", quote_identifier(&model.schema), quote_identifier(&name));
             let sql = format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT {}) AS rows", SMALL_TABLE + 1);
             let counted: Result<i64, sqlx::Error> = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(pool).await;
             let rows = match counted {
@@ -75,8 +76,13 @@ impl Facts {
                 Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => Rows::Many,
                 Err(error) => return Err(error),
             };
-            facts.rows.insert(entity.table.clone(), rows);
+            facts.rows.insert(name, rows);
         }
         Ok(facts)
     }
+}
+
+// An entity's table, and the one with its former versions.
+fn tables(entity: &Entity) -> impl Iterator<Item = String> {
+    std::iter::once(entity.table.clone()).chain(entity.history_table())
 }

@@ -180,7 +180,7 @@ fn roles(database: &str, settings: &PrepareSettings) -> String {
     sql
 }
 
-const SCHEMA: &str = r"
+const SCHEMA: &str = r#"
 CREATE SCHEMA IF NOT EXISTS autonomy;
 
 CREATE TABLE IF NOT EXISTS autonomy.catalog (
@@ -236,7 +236,8 @@ BEGIN
   END IF;
   NEW.version := OLD.version + 1;
   NEW.created_at := OLD.created_at;
-  NEW.updated_at := now();
+  -- A transaction that began earlier may write later. The times of an object's versions follow one another all the same.
+  NEW.updated_at := greatest(now(), OLD.updated_at);
   RETURN NEW;
 END $function$;
 
@@ -245,4 +246,15 @@ BEGIN
   RAISE EXCEPTION 'TRUNCATE of % would leave no events of what is gone; use DELETE', TG_TABLE_NAME USING ERRCODE = 'feature_not_supported';
 END $function$;
 
-";
+-- Runs as its owner, so that nobody else needs, or has, the right to write former versions; and only the owner can make a trigger of it.
+-- A version ends when autonomy.touch says that the next one begins.
+CREATE OR REPLACE FUNCTION autonomy.keep_history() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
+BEGIN
+  EXECUTE format('INSERT INTO %I.%I (id, version, operation, valid_from, valid_to, "row")
+    SELECT f.id, f.version, $1, f.updated_at, greatest(now(), f.updated_at), to_jsonb(f) FROM former AS f', TG_TABLE_SCHEMA, TG_ARGV[0])
+    USING CASE TG_OP WHEN 'DELETE' THEN 'deleted' ELSE 'updated' END;
+  RETURN NULL;
+END $function$;
+REVOKE ALL ON FUNCTION autonomy.keep_history() FROM PUBLIC;
+
+"#;

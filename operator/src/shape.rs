@@ -51,6 +51,21 @@ pub struct TableShape {
     pub constraints: Vec<ConstraintShape>,
     /// Its indexes but those of constraints.
     pub indexes: Vec<IndexShape>,
+    /// Where former versions of its rows are kept.
+    pub history: Option<HistoryShape>,
+}
+
+/// The table with former versions of another one's rows. Its columns are the same for all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryShape {
+    /// Its name.
+    pub table: String,
+    /// The name of its primary key.
+    pub primary_key: String,
+    /// The name of its index over the moments at which versions ended.
+    pub index: String,
+    /// Whether it gets all former versions, or only those of deleted rows.
+    pub updates: bool,
 }
 
 impl TableShape {
@@ -355,6 +370,12 @@ fn table(entity: &Entity) -> TableShape {
         columns: entity.columns.iter().map(column).collect(),
         constraints: constraints(entity),
         indexes: indexes(entity),
+        history: entity.history_table().map(|table| HistoryShape {
+            table,
+            primary_key: entity.history_key_name(),
+            index: entity.history_index_name(),
+            updates: entity.history,
+        }),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Steps as SQL: the one place where the operator writes DDL. Identifiers go through [`quote_identifier`], values through [`quote_literal`].
 
+mod history;
+
 use autonomy_crds::names::{quote_identifier, shortened};
 use autonomy_crds::resolved::{CheckOperator, OnDelete};
 use base64::Engine;
@@ -8,6 +10,7 @@ use serde_json::Value;
 use crate::catalog::hex_sha256;
 use crate::shape::{CheckShape, ColumnShape, ConstraintShape, EnumerationShape, IndexShape, Rule, SqlType, TableShape, ViewShape};
 use crate::step::{Described, Step};
+pub use history::{HISTORY_COLUMNS, HISTORY_TRIGGERS, history_index, history_reading, history_triggers};
 
 /// The role of the object API on a database. Roles and slots are the whole server's, so the database is in their names.
 pub fn api_role(database: &str) -> String {
@@ -103,6 +106,9 @@ pub fn statements(schema: &str, step: &Step) -> Vec<String> {
         Step::ChangeParts { table, column, renamed, removed, added, .. } => {
             change_parts(schema, table, column, renamed, removed, added).into_iter().collect()
         }
+        Step::CreateHistory { history, reader, writer } => history::create(schema, history, reader, writer),
+        Step::KeepHistory { table, history } => history_triggers(schema, table, history.as_ref()),
+        Step::ChangeHistory { history, column, change } => vec![history::change(schema, history, column, change)],
         Step::Describe { what, text } => vec![describe(schema, what, text.as_deref())],
     }
 }

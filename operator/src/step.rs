@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::shape::{CheckShape, ColumnShape, ConstraintShape, EnumerationShape, IndexShape, SqlType, TableShape, ViewShape};
+use crate::shape::{CheckShape, ColumnShape, ConstraintShape, EnumerationShape, HistoryShape, IndexShape, SqlType, TableShape, ViewShape};
 
 /// When a step runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -259,12 +259,53 @@ pub enum Step {
         /// Members that keep their name and get other limits or another type, as a person reads it.
         changed: Vec<String>,
     },
+    /// The table with former versions of a table's rows, where it is not there yet.
+    CreateHistory {
+        /// The table with former versions.
+        history: HistoryShape,
+        /// The role that reads.
+        reader: String,
+        /// The role that reads and writes, but not here.
+        writer: String,
+    },
+    /// The triggers that keep former versions become those wanted.
+    KeepHistory {
+        /// The table.
+        table: String,
+        /// Where former versions go; nowhere where none.
+        history: Option<HistoryShape>,
+    },
+    /// Former versions take the form that the rows have from now on.
+    ChangeHistory {
+        /// The table with former versions.
+        history: String,
+        /// The column of the rows.
+        column: String,
+        /// What becomes of its values.
+        change: FormerValues,
+    },
     /// A comment.
     Describe {
         /// On what.
         what: Described,
         /// The text; none takes the comment away.
         text: Option<String>,
+    },
+}
+
+/// What becomes of a column's values in former versions.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FormerValues {
+    /// They get another name.
+    Renamed(String),
+    /// They go.
+    Dropped,
+    /// They become of another type. What does not fit reads as null, and stays beside it under another name.
+    Converted {
+        /// Their type.
+        from: SqlType,
+        /// Their new type.
+        to: SqlType,
     },
 }
 

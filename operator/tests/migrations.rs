@@ -44,7 +44,9 @@ impl Draft {
     fn change(&mut self, kind: u8, pick: u8, detail: u8) {
         if self.entities.is_empty() || kind % 100 < 8 {
             let name = self.name("Entity");
-            self.entities.push(json!({"name": name, "attributes": [{"name": "code", "type": "string", "maxLength": 20}]}));
+            let history = detail.is_multiple_of(2);
+            self.entities
+                .push(json!({"name": name, "history": history, "attributes": [{"name": "code", "type": "string", "maxLength": 20}]}));
             return;
         }
         let index = usize::from(pick) % self.entities.len();
@@ -87,6 +89,10 @@ impl Draft {
                 }
             }
             46..52 => self.add_index(index, detail),
+            55 if self.entities[index]["partOf"].is_null() => {
+                let option = if detail.is_multiple_of(3) { "softDelete" } else { "history" };
+                self.entities[index][option] = true.into();
+            }
             52..56 => {
                 let text = format!("it's described {detail}");
                 self.entities[index]["description"] = text.clone().into();
@@ -120,7 +126,11 @@ impl Draft {
             }),
             82..86 => self.remove(index, "attributes", detail),
             86..89 => self.remove(index, "relationships", detail),
-            89..91 => self.remove(index, "indexes", detail),
+            89 => self.remove(index, "indexes", detail),
+            90 => {
+                self.entities[index]["history"] = Value::Null;
+                self.entities[index]["softDelete"] = Value::Null;
+            }
             91..93 => {
                 let name = self.entities[index]["name"].clone();
                 self.entities.retain(|entity| entity["name"] != name && entity["partOf"] != name);
@@ -356,6 +366,23 @@ async fn fill(pool: &PgPool, model: &Model) {
             let _ = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(pool).await;
         }
     }
+    // Each row has a former version.
+    for table in shape.tables.iter().filter(|table| table.history.is_some()) {
+        execute(pool, &format!("UPDATE shop.\"{}\" SET id = id", table.name)).await;
+    }
+}
+
+// Whatever the columns have become, former versions can be read as rows of their table.
+async fn read_former_versions(pool: &PgPool, model: &Model) {
+    for table in &Shape::of(model).tables {
+        if let Some(history) = &table.history {
+            let rows = format!(
+                "SELECT count(former::text)::text FROM shop.\"{}\" AS h CROSS JOIN LATERAL jsonb_populate_record(NULL::shop.\"{}\", h.\"row\") AS former",
+                history.table, table.name
+            );
+            text(pool, &rows).await;
+        }
+    }
 }
 
 // The rows as text, numbers without the zeros behind their point, under the names that a plan gives to tables and columns.
@@ -468,6 +495,7 @@ async fn check(databases: &Databases, before: &Model, after: &Model, with_rows: 
         );
         prop_assert_eq!(&catalog::read(grown).await.expect("catalog")["shop"].model, after);
         prop_assert_eq!(rows_before, rows(grown, before, &plan, true).await, "{}", plan);
+        read_former_versions(grown, after).await;
     }
     Ok(())
 }

@@ -106,9 +106,15 @@ fn build<'a>(scopes: &Scopes<'a>, declared: Declared<'a>, faults: &mut Faults) -
         checks: Vec::new(),
         routing: None,
         partition_key: None,
+        history: chain.iter().any(|declared| declared.entity.history),
+        soft_delete: chain.iter().any(|declared| declared.entity.soft_delete),
         renamed_from_table: entity.renamed_from.as_deref().map(names::snake_case),
     };
     relations::complete(scopes, &mut built, &chain, faults);
+    if built.history && built.by_member(names::AS_OF).is_some() {
+        let message = format!("{:?} is a query parameter of entities with a history; call the attribute otherwise", names::AS_OF);
+        faults.add(format!("{path}.history"), message);
+    }
     built
 }
 
@@ -429,6 +435,8 @@ fn check_shape<'a>(scopes: &Scopes<'a>, shape: Declared<'a>, faults: &mut Faults
     refuse(!entity.checks.is_empty(), "checks", "a part has no checks: it lives in its owner's rows");
     refuse(entity.events.routing.is_some(), "events.routing", "a part has no events of its own: its owner's carry it");
     refuse(entity.events.partition_key.is_some(), "events.partitionKey", "a part has no events of its own: its owner's carry it");
+    refuse(entity.history, "history", "a part has no history of its own: it is in its owner's");
+    refuse(entity.soft_delete, "softDelete", "a part is not deleted by itself: it lives in its owner");
     refuse(entity.is_abstract, "abstract", "a part is not abstract; take one of partOf and abstract away");
     let Some(owner_name) = entity.part_of.as_deref() else { return };
     let owner_path = format!("{path}.partOf");

@@ -389,3 +389,29 @@ fn what_several_entities_take_over_has_views_of_their_own() {
     assert_eq!(views, ["order_lines", "quote_lines"]);
     assert_eq!(model.entities[1].indexes[0].name, "quote__a__idx");
 }
+
+#[test]
+fn history_is_taken_over_and_named_and_not_written_where_there_is_none() {
+    let parts = "entities:\n  - {name: Base, abstract: true, history: true, attributes: [{name: code, type: string}]}\n  - {name: Sale, extends: Base}\n  - {name: Plain, softDelete: true, attributes: [{name: code, type: string}]}\n  - {name: Other, attributes: [{name: asOf, type: date}]}";
+    let model = resolve(&spec(parts), &BTreeMap::new()).expect("no faults");
+    let entity = |name: &str| model.entity(name).expect("an entity").clone();
+    assert!(entity("Sale").history && !entity("Sale").soft_delete && entity("Plain").soft_delete && !entity("Plain").history);
+    assert_eq!(entity("Sale").history_table().as_deref(), Some("sale__history"));
+    assert_eq!(entity("Sale").history_key_name(), "sale__history__pkey");
+    assert_eq!(entity("Other").history_table(), None);
+    let long = resolved::Entity { table: "a".repeat(60), ..entity("Sale") };
+    assert!(long.history_table().expect("a table").len() == names::MAX_IDENTIFIER);
+    let json = serde_json::to_string(&entity("Other")).expect("JSON");
+    assert!(!json.contains("istory") && !json.contains("oftDelete"), "{json}");
+    assert_eq!(serde_json::from_str::<resolved::Entity>(&json).expect("an entity"), entity("Other"));
+    assert_fault(
+        "entities: [{name: Sale, history: true, attributes: [{name: asOf, type: date}]}]",
+        "spec.entities[0].history",
+        "query parameter",
+    );
+    assert_fault(
+        "entities: [{name: Sale, parts: [{name: lines, entity: Line}]}, {name: Line, partOf: Sale, history: true, attributes: [{name: a, type: date}]}]",
+        "spec.entities[1].history",
+        "in its owner's",
+    );
+}

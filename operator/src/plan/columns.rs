@@ -6,7 +6,7 @@ use super::renames::renames;
 use super::{Filled, Planner};
 use crate::shape::{ColumnShape, PartMemberShape, SqlType};
 use crate::sql::type_name;
-use crate::step::{Hazard, HazardClass, Phase, Step};
+use crate::step::{FormerValues, Hazard, HazardClass, Phase, Step};
 
 /// What a change of type does to the values there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,9 +77,14 @@ impl Planner<'_> {
     }
 
     fn drop_column(&mut self, table: &str, column: &ColumnShape) {
-        let reason = format!("column {table}.{} is dropped with all its values", column.name);
+        let of_history = self.change_history(table, &column.name, FormerValues::Dropped);
+        let more = if of_history.is_some() { ", those of former versions too" } else { "" };
+        let reason = format!("column {table}.{} is dropped with all its values{more}", column.name);
         let step = Step::DropColumn { table: table.to_owned(), column: column.name.clone() };
         self.add(Phase::Together, step, vec![Hazard { class: HazardClass::LosesData, reason }]);
+        if let Some((step, hazards)) = of_history {
+            self.add(Phase::Together, step, hazards);
+        }
     }
 
     // A constant default costs no rewrite: PostgreSQL keeps it beside the rows there.
@@ -129,7 +134,8 @@ impl Planner<'_> {
         let name = format!("{table}.{}", wanted.name);
         let types = format!("from {} to {}", type_name(&now.sql_type), type_name(&wanted.sql_type));
         let mut hazards = Vec::new();
-        match type_change(&now.sql_type, &wanted.sql_type) {
+        let change = type_change(&now.sql_type, &wanted.sql_type);
+        match change {
             TypeChange::InPlace => {}
             TypeChange::Rewrites => hazards.extend(self.blocks(table, &format!("changing {name} {types}"))),
             TypeChange::MayFail => {
@@ -148,6 +154,12 @@ impl Planner<'_> {
             to: wanted.sql_type.clone(),
         };
         self.add(Phase::Together, step, hazards);
+        if change != TypeChange::InPlace {
+            let change = FormerValues::Converted { from: now.sql_type.clone(), to: wanted.sql_type.clone() };
+            if let Some((step, hazards)) = self.change_history(table, &wanted.name, change) {
+                self.add(Phase::Together, step, hazards);
+            }
+        }
     }
 
     // Stored parts are rewritten only where their members are renamed, go, or come with a default. A new member without one is simply not there

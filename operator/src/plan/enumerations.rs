@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Planner;
 use crate::shape::{EnumerationShape, SqlType};
-use crate::step::{Hazard, HazardClass, Phase, Step};
+use crate::step::{FormerValues, Hazard, HazardClass, Phase, Step};
 
 impl Planner<'_> {
     pub(super) fn make_enumerations(&mut self) {
@@ -70,10 +70,17 @@ impl Planner<'_> {
                 let removed = removed.join(", ");
                 format!("enumeration {} loses the values {removed}; it fails where an object has one of them", enumeration.name)
             };
-            let class = if removed.is_empty() { HazardClass::MayBlock } else { HazardClass::MayFail };
+            let fewer = !removed.is_empty();
+            let class = if fewer { HazardClass::MayFail } else { HazardClass::MayBlock };
             let columns = self.columns_to_convert(&enumeration);
             self.now.enumerations[index] = EnumerationShape { comment: None, ..enumeration.clone() };
+            let to = SqlType::Enumeration { schema: self.wanted.schema.clone(), name: enumeration.name.clone() };
+            let of_history = columns.iter().filter(|_| fewer).filter_map(|(table, column, _)| {
+                self.change_history(table, column, FormerValues::Converted { from: SqlType::Text, to: to.clone() })
+            });
+            let of_history: Vec<(Step, Vec<Hazard>)> = of_history.collect();
             self.add(Phase::Together, Step::ReplaceEnumeration { enumeration, columns }, vec![Hazard { class, reason }]);
+            of_history.into_iter().for_each(|(step, hazards)| self.add(Phase::Together, step, hazards));
         }
     }
 

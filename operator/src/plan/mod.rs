@@ -7,6 +7,8 @@
 //! - What the rows there may not meet (`required`, `unique`, a limit, a narrower type) is hazardous unless the table is empty.
 //! - What reads or rewrites a whole table while others wait is hazardous from [`SMALL_TABLE`](crate::facts::SMALL_TABLE) rows on. Where PostgreSQL
 //!   can do it without blocking (an index; a check or reference that all rows are known to meet), it runs after the transaction instead.
+//! - Former versions are kept from the change on that asks for it, which is safe; not to keep them any more loses those there. They follow renames
+//!   and types of columns, so that they can be read with the rows; what does not fit a new type is set aside.
 //!
 //! `renamedFrom` stays in a model after the rename is done: it means something only while the former name is there and the new one is not. Two
 //! names can't be swapped in one step.
@@ -14,6 +16,7 @@
 mod columns;
 mod constraints;
 mod enumerations;
+mod history;
 mod renames;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -159,13 +162,14 @@ impl<'a> Planner<'a> {
         }
         let renames = self.rename_tables_and_columns();
         self.drop_views();
-        renames.into_iter().for_each(|step| self.safe(step));
+        renames.into_iter().for_each(|(step, hazards)| self.add(Phase::Together, step, hazards));
         self.make_enumerations();
         let relations = self.drop_constraints_and_indexes();
         self.drop_tables();
         self.replace_enumerations();
         self.change_columns();
         self.create_tables();
+        self.keep_histories();
         self.add_constraints_and_indexes(relations);
         self.create_views();
         self.drop_enumerations();
@@ -236,6 +240,9 @@ impl<'a> Planner<'a> {
             let reason = format!("table {} is dropped with all its rows, and its path and events with it", table.name);
             let hazard = Hazard { class: HazardClass::LosesData, reason };
             self.add(Phase::Together, Step::DropTable { table: table.name }, vec![hazard]);
+            if let Some(history) = table.history {
+                self.drop_history(history.table);
+            }
         }
     }
 
@@ -256,6 +263,7 @@ impl<'a> Planner<'a> {
                 comment: None,
                 constraints: Vec::new(),
                 indexes: Vec::new(),
+                history: None,
                 ..table
             });
         }

@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 
 use super::Planner;
 use crate::shape::{Rule, TableShape};
-use crate::step::Step;
+use crate::step::{FormerValues, Hazard, Step};
 
 impl Planner<'_> {
     // The shape as it is takes the new names; constraints and indexes keep theirs until they are compared.
-    pub(super) fn rename_tables_and_columns(&mut self) -> Vec<Step> {
+    pub(super) fn rename_tables_and_columns(&mut self) -> Vec<(Step, Vec<Hazard>)> {
         let mut steps = Vec::new();
         let there = self.now.tables.iter().map(|table| table.name.clone()).collect();
         let wanted = self.wanted.tables.iter().map(|table| (table.name.clone(), table.renamed_from.clone())).collect();
         for (from, to) in renames(there, wanted) {
             self.rename_table(&from, &to);
-            steps.push(Step::RenameTable { table: from, to });
+            let of_history = self.rename_history(&to);
+            steps.push((Step::RenameTable { table: from, to }, Vec::new()));
+            steps.extend(of_history.into_iter().map(|step| (step, Vec::new())));
         }
         for table in self.wanted.tables.clone() {
             let Some(now) = self.now.tables.iter().find(|now| now.name == table.name) else { continue };
@@ -22,7 +24,8 @@ impl Planner<'_> {
             let wanted = table.columns.iter().map(|column| (column.name.clone(), column.renamed_from.clone())).collect();
             for (from, to) in renames(there, wanted) {
                 self.rename_column(&table.name, &from, &to);
-                steps.push(Step::RenameColumn { table: table.name.clone(), column: from, to });
+                steps.push((Step::RenameColumn { table: table.name.clone(), column: from.clone(), to: to.clone() }, Vec::new()));
+                steps.extend(self.change_history(&table.name, &from, FormerValues::Renamed(to)));
             }
         }
         steps

@@ -9,6 +9,7 @@ pub mod body;
 pub mod database;
 pub mod docs;
 pub mod embed;
+pub mod history;
 pub mod metrics;
 pub mod new_id;
 pub mod objects;

@@ -1,5 +1,7 @@
 //! The OpenAPI 3.1 description of a model: its paths and the schemas of its objects.
 
+mod history;
+
 use autonomy_crds::Model;
 use autonomy_crds::resolved::{Column, ColumnKind, Entity, ValueType};
 use serde_json::{Map, Value, json};
@@ -14,6 +16,10 @@ pub fn document(model: &Model) -> Value {
         let base = format!("/api/{}/{}", model.name, entity.path);
         paths.insert(base.clone(), list_path(entity));
         paths.insert(format!("{base}/{{id}}"), object_path(entity));
+        if entity.history_table().is_some() {
+            paths.insert(format!("{base}/{{id}}/history"), history::path(entity));
+            schemas.insert(format!("{}Version", entity.name), history::version_schema(entity));
+        }
         schemas.insert(format!("{}Create", entity.name), create_schema(entity));
         schemas.insert(format!("{}Patch", entity.name), patch_schema(entity));
     }
@@ -203,11 +209,11 @@ fn object_path(entity: &Entity) -> Value {
             "operationId": format!("get{name}"),
             "summary": format!("Gives a {name}"),
             "tags": [name],
-            "parameters": [parameter("Fields"), parameter("Embed"), parameter("IfNoneMatch")],
+            "parameters": history::with_moment(entity, vec![parameter("Fields"), parameter("Embed"), parameter("IfNoneMatch")]),
             "responses": with_problems(json!({
                 "200": answered("The object."),
                 "304": {"$ref": "#/components/responses/NotModified"},
-            }), &["404"]),
+            }), if entity.soft_delete { &["404", "410"] } else { &["404"] }),
         },
         "put": {
             "operationId": format!("put{name}"),
@@ -309,7 +315,7 @@ fn filters(entity: &Entity) -> Value {
         }
         parameters.push(query_parameter(&format!("{member}.isnull"), "Is null, or not.", json!({"type": "boolean"})));
     }
-    Value::Array(parameters)
+    history::with_moment(entity, parameters).into()
 }
 
 fn value_schema(value_type: &ValueType) -> Value {
@@ -479,6 +485,7 @@ fn problem_schema() -> Value {
                     "detail": {"type": "string"},
                 },
             }},
+            "deletedAt": {"type": "string", "format": "date-time", "description": "With 410: when the object was deleted."},
             "usedKeys": {"type": "array", "items": {"type": "string"}, "description": "Idempotency keys that were used before."},
         },
     })

@@ -43,6 +43,35 @@ pub struct ColumnPlan {
     pub target: Option<EntityReference>,
 }
 
+/// Where an entity's former versions are.
+#[derive(Debug)]
+pub struct HistoryPlan {
+    /// Schema and table, quoted.
+    pub table: String,
+    /// Whether every former version is kept, so that objects can be read as of a moment.
+    pub complete: bool,
+    /// Whether deleted objects are told from those that never were.
+    pub tells_deleted: bool,
+    /// Columns by name with what they hold in versions from before they were there; none where all of them are null then.
+    pub unknown: Option<String>,
+}
+
+impl HistoryPlan {
+    fn of(model: &Model, entity: &Entity) -> Option<Self> {
+        let table = entity.history_table()?;
+        // A list of parts is never null.
+        let parts = entity.columns.iter().filter(|column| matches!(column.kind, ColumnKind::Parts { .. }));
+        let unknown: serde_json::Map<String, serde_json::Value> =
+            parts.map(|column| (column.name.clone(), serde_json::Value::Array(Vec::new()))).collect();
+        Some(Self {
+            table: format!("{}.{}", quote_identifier(&model.schema), quote_identifier(&table)),
+            complete: entity.history,
+            tells_deleted: entity.soft_delete,
+            unknown: (!unknown.is_empty()).then(|| serde_json::Value::Object(unknown).to_string()),
+        })
+    }
+}
+
 /// An entity made ready.
 #[derive(Debug)]
 pub struct EntityPlan {
@@ -60,6 +89,8 @@ pub struct EntityPlan {
     pub writer: ObjectWriter,
     /// The natural key's columns.
     pub key: Vec<usize>,
+    /// Its former versions, where it keeps any.
+    pub history: Option<HistoryPlan>,
     members: HashMap<String, usize>,
 }
 
@@ -125,6 +156,7 @@ impl EntityPlan {
             writer: ObjectWriter::new(entity),
             columns,
             key,
+            history: HistoryPlan::of(model, entity),
             members,
         })
     }

@@ -180,10 +180,22 @@ pub struct Problem {
     pub errors: Vec<Fault>,
     /// Seconds after which to try again.
     pub retry_after: Option<u32>,
-    /// Idempotency keys that were used before.
-    pub used_keys: Vec<String>,
+    /// What problems of its kind tell beside the rest.
+    pub extension: Extension,
     /// The value of the header `Allow`.
     pub allow: Option<&'static str>,
+}
+
+/// What problems of one kind tell beside the rest. One field for all kinds, since problems are returned by value everywhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Extension {
+    /// Nothing.
+    #[default]
+    None,
+    /// Idempotency keys that were used before.
+    UsedKeys(Box<[String]>),
+    /// When the object was deleted.
+    DeletedAt(Box<str>),
 }
 
 /// The beginning of every problem's type.
@@ -202,12 +214,14 @@ struct ProblemJson<'a> {
     errors: &'a [Fault],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     used_keys: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted_at: Option<&'a str>,
 }
 
 impl Problem {
     /// A problem.
     pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, detail: detail.into(), errors: Vec::new(), retry_after: None, used_keys: Vec::new(), allow: None }
+        Self { status, kind, detail: detail.into(), errors: Vec::new(), retry_after: None, extension: Extension::None, allow: None }
     }
 
     /// The request is not understood.
@@ -248,6 +262,7 @@ impl Problem {
             "reference" => "A reference points to nothing",
             "still-referenced" => "The object is still referred to",
             "check" => "A condition of the model is not met",
+            "gone" => "The object was deleted",
             "precondition-failed" => "A precondition failed",
             "idempotency-key-reused" => "The idempotency key belongs to another request",
             "idempotency-key-partly-used" => "Some idempotency keys were used before",
@@ -257,13 +272,19 @@ impl Problem {
 
     /// The problem as JSON.
     pub fn to_json(&self) -> Vec<u8> {
+        let (used_keys, deleted_at) = match &self.extension {
+            Extension::None => (&[][..], None),
+            Extension::UsedKeys(keys) => (&keys[..], None),
+            Extension::DeletedAt(moment) => (&[][..], Some(&**moment)),
+        };
         let json = ProblemJson {
             r#type: format!("{PROBLEM_TYPES}{}", self.kind),
             title: self.title(),
             status: self.status.as_u16(),
             detail: &self.detail,
             errors: &self.errors,
-            used_keys: &self.used_keys,
+            used_keys,
+            deleted_at,
         };
         serde_json::to_vec(&json).unwrap_or_default()
     }

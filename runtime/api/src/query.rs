@@ -1,11 +1,13 @@
 //! The query of a list: from its parameters to a typed plan.
 
+use autonomy_crds::names::AS_OF;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use crate::embed::{self, Embedded};
+use crate::history;
 use crate::plan::{EntityPlan, ID, Plans};
 use crate::problem::{Fault, Faults, Problem};
 use crate::value::Encoder;
@@ -79,6 +81,8 @@ pub struct ListQuery {
     pub after: Option<Vec<Option<String>>>,
     /// Whether the number of all objects is asked for.
     pub count: bool,
+    /// The moment as of which objects are read, in microseconds since 2000; the present ones where none.
+    pub as_of: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -136,11 +140,15 @@ impl ListQuery {
                     cursor = Some(value);
                     Ok(())
                 }
+                AS_OF if history::is_moment_of(plan) => history::moment(plan, value).map(|moment| query.as_of = Some(moment)),
                 _ => filter(plan, name, value).map(|filter| query.filters.push(filter)),
             };
             if let Err(detail) = read {
                 faults.push(Fault::parameter(name, detail));
             }
+        }
+        if query.as_of.is_some() && !query.embedded.is_empty() {
+            faults.push(Fault::parameter("embed", history::NO_EMBEDDING));
         }
         match sort_columns(plan, sort) {
             Ok(columns) => query.sort = columns,
@@ -170,20 +178,29 @@ impl ListQuery {
 
     /// The cursor that goes on behind an object with these texts of the sort columns.
     pub fn cursor(&self, plan: &EntityPlan, values: Vec<Option<String>>) -> String {
-        let cursor = Cursor { s: self.sort_text(plan), v: values };
-        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).unwrap_or_default())
+        write_cursor(self.sort_text(plan), values)
     }
 
     fn read_cursor(&self, plan: &EntityPlan, text: &str) -> Option<Vec<Option<String>>> {
-        let cursor: Cursor = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-        let clean = cursor.v.iter().flatten().all(|value| !value.contains('\0'));
-        (clean && cursor.s == self.sort_text(plan) && cursor.v.len() == self.sort.len()).then_some(cursor.v)
+        read_cursor(&self.sort_text(plan), text).filter(|values| values.len() == self.sort.len())
     }
 
     fn sort_text(&self, plan: &EntityPlan) -> String {
         let member = |sort: &Sort| format!("{}{}", if sort.descending { "-" } else { "" }, plan.columns[sort.column].member);
         self.sort.iter().map(member).collect::<Vec<_>>().join(",")
     }
+}
+
+/// A cursor of an order, behind an object with these texts.
+pub fn write_cursor(order: String, values: Vec<Option<String>>) -> String {
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(&Cursor { s: order, v: values }).unwrap_or_default())
+}
+
+/// The texts in a cursor; none where it is none of that order.
+pub fn read_cursor(order: &str, text: &str) -> Option<Vec<Option<String>>> {
+    let cursor: Cursor = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+    let clean = cursor.v.iter().flatten().all(|value| !value.contains('\0'));
+    (clean && cursor.s == order).then_some(cursor.v)
 }
 
 /// The query string of the next page: the same parameters with another cursor.
@@ -207,7 +224,11 @@ pub fn invalid_query(faults: Faults) -> Problem {
     problem
 }
 
-fn number(value: &str, most: u64) -> Result<u64, String> {
+/// A whole number up to a bound.
+///
+/// # Errors
+/// Where it is none.
+pub fn number(value: &str, most: u64) -> Result<u64, String> {
     value.parse().ok().filter(|number| *number <= most).ok_or_else(|| format!("must be a whole number from 0 to {most}"))
 }
 

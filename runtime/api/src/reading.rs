@@ -1,5 +1,6 @@
 //! Reading objects: one, a page of a list, or a whole list as a stream.
 
+use autonomy_crds::names::AS_OF;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use uuid::Uuid;
 use crate::aggregate::{self, AggregateQuery};
 use crate::database::{Failure, Gate, Meaning, Session, meaning};
 use crate::embed::{self, Layout};
+use crate::history;
 use crate::objects::version_of_tag;
 use crate::plan::{EntityPlan, Plans, VERSION};
 use crate::problem::{Fault, Faults, Problem};
@@ -20,7 +22,7 @@ use crate::sql;
 use crate::write::text;
 
 // A page ends early when it grows beyond this; the next page goes on from there.
-const MOST_PAGE_BYTES: usize = 32 * 1024 * 1024;
+pub(crate) const MOST_PAGE_BYTES: usize = 32 * 1024 * 1024;
 // The stream's pieces, and how many of them may wait for a slow reader.
 const PIECE_BYTES: usize = 64 * 1024;
 const PIECES: usize = 4;
@@ -42,16 +44,21 @@ pub async fn one(
 ) -> Result<Response<Body>, Failure> {
     let mut columns: Vec<usize> = (0..plan.columns.len()).collect();
     let mut embedded = Vec::new();
+    let mut moment = None;
     let mut faults = Faults::default();
     for (name, value) in parameters {
         let read = match name.as_str() {
             "fields" => query::fields(plan, value).map(|fields| columns = fields),
             "embed" => embed::parse(plans, plan, value).map(|objects| embedded = objects),
+            AS_OF => history::moment(plan, value).map(|at| moment = Some(at)),
             _ => Err("is no parameter of one object".to_owned()),
         };
         if let Err(detail) = read {
             faults.push(Fault::parameter(name, detail));
         }
+    }
+    if moment.is_some() && !embedded.is_empty() {
+        faults.push(Fault::parameter("embed", history::NO_EMBEDDING));
     }
     if !faults.is_empty() {
         return Err(query::invalid_query(faults).into());
@@ -59,11 +66,11 @@ pub async fn one(
     let asked = columns.len();
     columns.push(VERSION);
     let mut session = gate.session().await?;
-    let rows = session.rows(sql::object(plan, id.into_bytes(), &columns, &embedded)).await?;
-    drop(session);
+    let rows = session.rows(sql::object(plan, id.into_bytes(), moment, &columns, &embedded)).await?;
     let Some(row) = rows.first() else {
-        return Err(Problem::not_found(format!("There is no {} with the id {id}.", plan.entity().name)).into());
+        return Err(history::absent(&mut session, plan, id, moment).await);
     };
+    drop(session);
     let texts = texts(row)?;
     let version = texts[asked].unwrap_or_default();
     let etag = HeaderValue::from_str(&format!("\"{version}\"")).map_err(|_| Problem::internal())?;
@@ -149,7 +156,7 @@ pub async fn page(
 }
 
 // Room is made at once: a list of results does not tell how long it will be.
-fn texts(row: &sqlx::postgres::PgRow) -> Result<Vec<Option<&str>>, sqlx::Error> {
+pub(crate) fn texts(row: &sqlx::postgres::PgRow) -> Result<Vec<Option<&str>>, sqlx::Error> {
     let mut texts = Vec::with_capacity(row.len());
     for column in 0..row.len() {
         texts.push(text(row, column)?);

@@ -19,7 +19,7 @@ use crate::objects::{self, WriteRequest, streamed};
 use crate::plan::{EntityPlan, ModelPlan, PlanCache, Plans};
 use crate::problem::Problem;
 use crate::representation::Representation;
-use crate::{aggregate, body, docs, query, reading, transactions, write};
+use crate::{aggregate, body, docs, history, query, reading, transactions, write};
 
 // A body must have come whole in this time.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
@@ -56,6 +56,7 @@ enum Route<'p> {
     AsyncApi(&'p str),
     Entity(&'p str, &'p str),
     Object(&'p str, &'p str, &'p str),
+    History(&'p str, &'p str, &'p str),
 }
 
 impl Route<'_> {
@@ -69,6 +70,7 @@ impl Route<'_> {
             Self::AsyncApi(_) => "asyncapi",
             Self::Entity(..) => "list",
             Self::Object(..) => "object",
+            Self::History(..) => "history",
         }
     }
 }
@@ -91,6 +93,7 @@ fn route(path: &str) -> Option<Route<'_>> {
         [model, "asyncapi.json"] => Some(Route::AsyncApi(model)),
         [model, entity] => Some(Route::Entity(model, entity)),
         [model, entity, id] => Some(Route::Object(model, entity, id)),
+        [model, entity, id, "history"] => Some(Route::History(model, entity, id)),
         _ => None,
     }
 }
@@ -180,9 +183,7 @@ impl Incoming<'_> {
                 }
             }
             Route::Object(model, entity, id) => {
-                let plan = self.entity(model, entity)?;
-                let id = Uuid::try_parse(id)
-                    .map_err(|_| Problem::not_found(format!("There is no {} with this id: it is no UUID.", plan.entity().name)))?;
+                let id = id_of(self.entity(model, entity)?.as_ref(), id)?;
                 match self.method {
                     Method::GET | Method::HEAD => {
                         self.again_when_stale(|plans| async move {
@@ -199,6 +200,18 @@ impl Incoming<'_> {
                     Method::DELETE => self.write(model, entity, Some(id), &parameters, None, &[]).await,
                     _ => Err(not_allowed("DELETE, GET, HEAD, PATCH, PUT")),
                 }
+            }
+            Route::History(model, entity, id) => {
+                let id = id_of(self.entity(model, entity)?.as_ref(), id)?;
+                if !reads {
+                    return Err(not_allowed("GET, HEAD"));
+                }
+                let parameters = &parameters;
+                self.again_when_stale(|plans| async move {
+                    let plan = entity_of(&plans, model, entity)?;
+                    history::versions(&self.service.gate, &plan, id, self.path, parameters).await
+                })
+                .await
             }
         }
     }
@@ -439,6 +452,10 @@ fn entity_of(plans: &Plans, model: &str, entity: &str) -> Result<Arc<EntityPlan>
         .by_path(entity)
         .cloned()
         .ok_or_else(|| Problem::not_found(format!("Model {model} has no entity at {entity}; GET /api lists what there is.")))
+}
+
+fn id_of(plan: &EntityPlan, id: &str) -> Result<Uuid, Problem> {
+    Uuid::try_parse(id).map_err(|_| Problem::not_found(format!("There is no {} with this id: it is no UUID.", plan.entity().name)))
 }
 
 fn not_allowed(allow: &'static str) -> Problem {

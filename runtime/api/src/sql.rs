@@ -1,6 +1,9 @@
 //! Plans as SQL: the only place with SQL text. Names come quoted from the plan; values are always parameters. Statements on a model's
 //! tables begin with its revision, so that no connection runs one that it prepared for another revision.
 
+mod history;
+
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use sqlx::Arguments;
@@ -13,6 +16,7 @@ use crate::plan::{EntityPlan, ID, SYSTEM};
 use crate::query::{Filter, ListQuery, Operator, Sort};
 use crate::rows::{Param, Rows, Value};
 use crate::value::PgType;
+pub use history::{deleted_at, versions};
 
 /// SQL with its parameters.
 #[derive(Debug, Default)]
@@ -78,13 +82,37 @@ fn texts(plan: &EntityPlan, columns: &[usize]) -> String {
 }
 
 // What is selected of `t`, with the objects that it refers to.
-fn select(plan: &EntityPlan, selected: &str, embedded: &[Embedded]) -> Statement {
+fn select(plan: &EntityPlan, at: At, selected: &str, embedded: &[Embedded]) -> Statement {
     let mut joined = Joined::default();
     joined.all("t", plan, embedded);
     let mut statement = Statement::on(plan);
+    let objects = objects_at(plan, at, &mut statement);
     statement.push(&joined.revisions).push("SELECT ").push(selected).push(&joined.texts);
-    statement.push(" FROM ").push(&plan.table).push(" AS t").push(&joined.joins);
+    statement.push(" FROM ").push(&objects).push(" AS t").push(&joined.joins);
     statement
+}
+
+/// Which versions of which objects are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct At {
+    /// Those of this moment, in microseconds since 2000; the present ones where none.
+    pub moment: Option<i64>,
+    /// Those of this object alone, where that helps to find them.
+    pub id: Option<[u8; 16]>,
+}
+
+impl At {
+    /// All objects of a list's moment.
+    fn of(query: &ListQuery) -> Self {
+        Self { moment: query.as_of, id: None }
+    }
+}
+
+fn objects_at<'a>(plan: &'a EntityPlan, at: At, statement: &mut Statement) -> Cow<'a, str> {
+    match (at.moment, &plan.history) {
+        (Some(moment), Some(history)) => Cow::Owned(history::as_of(plan, history, moment, at.id, statement)),
+        _ => Cow::Borrowed(&plan.table),
+    }
 }
 
 #[derive(Default)]
@@ -114,7 +142,7 @@ impl Joined {
 
 /// A page or the whole of a list; each value as text: the columns, then those of each object that is embedded, and of what is in that.
 pub fn list(plan: &EntityPlan, query: &ListQuery, columns: &[usize], embedded: &[Embedded], limit: Option<u64>) -> Statement {
-    let mut statement = select(plan, &texts(plan, columns), embedded);
+    let mut statement = select(plan, At::of(query), &texts(plan, columns), embedded);
     conditions(plan, query, &mut statement, true);
     statement.push(" ORDER BY ").push(&order(plan, &query.sort));
     bounds(&mut statement, limit, query.offset);
@@ -124,7 +152,8 @@ pub fn list(plan: &EntityPlan, query: &ListQuery, columns: &[usize], embedded: &
 /// How many objects a list has in all.
 pub fn count(plan: &EntityPlan, query: &ListQuery) -> Statement {
     let mut statement = Statement::on(plan);
-    statement.push("SELECT count(*) FROM ").push(&plan.table).push(" AS t");
+    let objects = objects_at(plan, At::of(query), &mut statement);
+    statement.push("SELECT count(*) FROM ").push(&objects).push(" AS t");
     conditions(plan, query, &mut statement, false);
     statement
 }
@@ -146,7 +175,7 @@ pub fn aggregates(plan: &EntityPlan, query: &AggregateQuery, limit: u64) -> Stat
         format!("{call}::text")
     });
     let selected: Vec<String> = groups.iter().map(|group| format!("{group}::text")).chain(made).collect();
-    let mut statement = select(plan, &selected.join(", "), &[]);
+    let mut statement = select(plan, At::of(&query.list), &selected.join(", "), &[]);
     conditions(plan, &query.list, &mut statement, false);
     if !groups.is_empty() {
         statement.push(" GROUP BY ").push(&groups.join(", "));
@@ -173,7 +202,7 @@ fn bounds(statement: &mut Statement, limit: Option<u64>, offset: u64) {
 fn conditions(plan: &EntityPlan, query: &ListQuery, statement: &mut Statement, paged: bool) {
     let mut conditions: Vec<String> = query.filters.iter().map(|filter| condition(plan, filter, statement)).collect();
     if let (true, Some(after)) = (paged, &query.after) {
-        conditions.push(behind(plan, &query.sort, after, statement));
+        conditions.push(behind(plan, query, after, statement));
     }
     if !conditions.is_empty() {
         let text = format!(" WHERE {}", conditions.join(" AND "));
@@ -210,7 +239,10 @@ fn condition(plan: &EntityPlan, filter: &Filter, statement: &mut Statement) -> S
 }
 
 // What comes behind a row in the order: NULLs are last, or first where descending, as PostgreSQL has them.
-fn behind(plan: &EntityPlan, sort: &[Sort], after: &[Option<String>], statement: &mut Statement) -> String {
+fn behind(plan: &EntityPlan, query: &ListQuery, after: &[Option<String>], statement: &mut Statement) -> String {
+    let sort = &query.sort;
+    // A former version may be from before a column was there.
+    let required = |column: usize| plan.columns[column].required && (query.as_of.is_none() || column < SYSTEM);
     let places: Vec<Option<String>> = sort
         .iter()
         .zip(after)
@@ -221,7 +253,7 @@ fn behind(plan: &EntityPlan, sort: &[Sort], after: &[Option<String>], statement:
         .collect();
     let name = |sort: &Sort| format!("t.{}", plan.columns[sort.column].quoted);
     let same_way = sort.iter().all(|other| other.descending == sort[0].descending);
-    if same_way && sort.iter().all(|sort| plan.columns[sort.column].required) {
+    if same_way && sort.iter().all(|sort| required(sort.column)) {
         // As a row comparison an index serves it.
         let names = sort.iter().map(name).collect::<Vec<_>>().join(", ");
         let values = places.into_iter().flatten().collect::<Vec<_>>().join(", ");
@@ -231,7 +263,7 @@ fn behind(plan: &EntityPlan, sort: &[Sort], after: &[Option<String>], statement:
     let mut text = String::new();
     for (sort, place) in sort.iter().zip(&places).rev() {
         let name = name(sort);
-        let nullable = !plan.columns[sort.column].required;
+        let nullable = !required(sort.column);
         let (beyond, equal) = match place {
             Some(place) if sort.descending => (format!("{name} < {place}"), format!("{name} = {place}")),
             Some(place) if nullable => (format!("({name} > {place} OR {name} IS NULL)"), format!("{name} = {place}")),
@@ -246,15 +278,15 @@ fn behind(plan: &EntityPlan, sort: &[Sort], after: &[Option<String>], statement:
 
 /// Objects by their ids: the id, then each column given as text.
 pub fn objects(plan: &EntityPlan, ids: &[[u8; 16]], columns: &[usize]) -> Statement {
-    let mut statement = select(plan, &format!("t.\"id\", {}", texts(plan, columns)), &[]);
+    let mut statement = select(plan, At::default(), &format!("t.\"id\", {}", texts(plan, columns)), &[]);
     let place = statement.bind(Param::ids(ids));
     statement.push(&format!(" WHERE t.\"id\" = ANY({place})"));
     statement
 }
 
-/// One object: each column given as text, then those of what is embedded, as in [`list`].
-pub fn object(plan: &EntityPlan, id: [u8; 16], columns: &[usize], embedded: &[Embedded]) -> Statement {
-    let mut statement = select(plan, &texts(plan, columns), embedded);
+/// One object, at a moment where one is given: each column given as text, then those of what is embedded, as in [`list`].
+pub fn object(plan: &EntityPlan, id: [u8; 16], moment: Option<i64>, columns: &[usize], embedded: &[Embedded]) -> Statement {
+    let mut statement = select(plan, At { moment, id: Some(id) }, &texts(plan, columns), embedded);
     let place = statement.bind(Param::value(&PgType::uuid(), Some(id.to_vec())));
     statement.push(&format!(" WHERE t.\"id\" = {place}"));
     statement

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::database::Session;
 use crate::plan::{EntityPlan, ID, SYSTEM};
-use crate::problem::{Fault, Problem};
+use crate::problem::{Extension, Fault, Problem};
 use crate::rows::Value;
 use crate::sql::{self, Conflict};
 use crate::value::Encoder;
@@ -235,7 +235,7 @@ impl<'a> Attempt<'a> {
                         "idempotency-key-partly-used",
                         "Some of the unit's idempotency keys were used before; form the unit again without what they stand for.",
                     );
-                    problem.used_keys = used_keys;
+                    problem.extension = Extension::UsedKeys(used_keys.into());
                     UnitOutcome::Failed(problem)
                 }
             };

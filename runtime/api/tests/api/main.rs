@@ -7,6 +7,7 @@ mod compressed;
 mod concurrency;
 mod embedding;
 mod formats;
+mod history;
 mod hostile_input;
 mod in_pieces;
 mod lists;
