@@ -107,6 +107,7 @@ fn build<'a>(scopes: &Scopes<'a>, declared: Declared<'a>, faults: &mut Faults) -
         routing: None,
         partition_key: None,
         renamed_from_table: entity.renamed_from.as_deref().map(names::snake_case),
+        require_if_match: chain.iter().any(|ancestor| ancestor.entity.require_if_match),
     };
     relations::complete(scopes, &mut built, &chain, faults);
     built
@@ -429,6 +430,7 @@ fn check_shape<'a>(scopes: &Scopes<'a>, shape: Declared<'a>, faults: &mut Faults
     refuse(!entity.checks.is_empty(), "checks", "a part has no checks: it lives in its owner's rows");
     refuse(entity.events.routing.is_some(), "events.routing", "a part has no events of its own: its owner's carry it");
     refuse(entity.events.partition_key.is_some(), "events.partitionKey", "a part has no events of its own: its owner's carry it");
+    refuse(entity.require_if_match, "requireIfMatch", "a part is changed with its owner: say it there");
     refuse(entity.is_abstract, "abstract", "a part is not abstract; take one of partOf and abstract away");
     let Some(owner_name) = entity.part_of.as_deref() else { return };
     let owner_path = format!("{path}.partOf");

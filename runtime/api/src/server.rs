@@ -19,10 +19,12 @@ use crate::objects::{self, WriteRequest};
 use crate::plan::{EntityPlan, ModelPlan, PlanCache, Plans};
 use crate::problem::Problem;
 use crate::representation::Representation;
-use crate::{aggregate, body, docs, query, reading, transactions, write};
+use crate::{aggregate, body, docs, json_patch, query, reading, transactions, write};
 
 // A body must have come whole in this time.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
+// What one object is patched with; JSON Patch goes its own way, and is here for those who are told what they may send.
+const OBJECT_PATCHES: &[&str] = &["application/merge-patch+json", "application/json", json_patch::MEDIA_TYPE];
 // The unit of the memory budget for bodies.
 const BUDGET_UNIT: u64 = 1024;
 
@@ -174,7 +176,11 @@ impl Incoming<'_> {
                         let accepted = &["application/merge-patch+json", "application/json", "application/x-ndjson", "text/csv"];
                         self.write(model, entity, None, &parameters, Some(body), accepted).await
                     }
-                    _ => Err(not_allowed("GET, HEAD, PATCH, POST")),
+                    Method::DELETE => {
+                        self.write(model, entity, None, &parameters, Some(body), &["application/json", "application/x-ndjson", "text/csv"])
+                            .await
+                    }
+                    _ => Err(not_allowed("DELETE, GET, HEAD, PATCH, POST")),
                 }
             }
             Route::Object(model, entity, id) => {
@@ -190,10 +196,10 @@ impl Incoming<'_> {
                         .await
                     }
                     Method::PUT => self.write(model, entity, Some(id), &parameters, Some(body), &["application/json"]).await,
-                    Method::PATCH => {
-                        self.write(model, entity, Some(id), &parameters, Some(body), &["application/merge-patch+json", "application/json"])
-                            .await
+                    Method::PATCH if objects::patched::is_asked(self.headers) => {
+                        self.json_patch(model, entity, id, &parameters, body).await
                     }
+                    Method::PATCH => self.write(model, entity, Some(id), &parameters, Some(body), OBJECT_PATCHES).await,
                     Method::DELETE => self.write(model, entity, Some(id), &parameters, None, &[]).await,
                     _ => Err(not_allowed("DELETE, GET, HEAD, PATCH, PUT")),
                 }
@@ -279,6 +285,25 @@ impl Incoming<'_> {
             let outcomes = write::apply(&self.service.gate, &read.work, read.failed).await?;
             self.service.metrics.wrote(&outcomes);
             Ok(objects::respond(&read.work, outcomes, put_if_absent)?)
+        })
+        .await
+    }
+
+    async fn json_patch(
+        &self,
+        model: &str,
+        entity: &str,
+        id: Uuid,
+        parameters: &[(String, String)],
+        body: Body,
+    ) -> Result<Response<Body>, Problem> {
+        let (bytes, _memory) = self.read_body(body).await?;
+        let (method, target, headers, representation) = (&self.method, self.target, self.headers, Representation::Json);
+        let request = WriteRequest { method, target, parameters, headers, id: Some(id), representation, body: &bytes };
+        let request = &request;
+        self.again_when_stale(|plans| async move {
+            let plan = entity_of(&plans, model, entity)?;
+            objects::patched::write(&self.service.gate, &self.service.metrics, request, &plan).await
         })
         .await
     }

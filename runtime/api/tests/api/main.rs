@@ -4,11 +4,15 @@
 mod aggregates;
 mod catalog_changes;
 mod concurrency;
+mod deletions;
 mod embedding;
 mod formats;
 mod hostile_input;
+mod json_patch;
 mod lists;
+mod new_references;
 mod objects;
+mod preconditions;
 mod row_by_row;
 mod support;
 mod transactions;
