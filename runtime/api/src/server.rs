@@ -348,11 +348,12 @@ impl Incoming<'_> {
         if accepted.contains(&media_type.as_str()) {
             return Ok(Representation::of_media_type(&media_type).unwrap_or(Representation::Json));
         }
-        Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported-media-type",
-            format!("The body must be {}.", accepted.join(" or ")),
-        ))
+        let detail = format!("The body must be {}.", accepted.join(" or "));
+        let mut problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail);
+        if self.method == Method::PATCH {
+            problem.accept_patch = accepted;
+        }
+        Err(problem)
     }
 
     // The body, and the memory reserved for it.

@@ -17,7 +17,7 @@ use crate::problem::{Fault, Intake, Path, Problem};
 use crate::rows::Rows;
 use crate::sql::Condition;
 use crate::value::{Form, Scalar};
-use crate::write::{Batch, Kind, Objects, Outcomes, Owner, Place, Unit, UnitOutcome, Work, Written, sequence};
+use crate::write::{Batch, Kind, Objects, Outcomes, Owner, Place, Unit, UnitOutcome, Work, Written, needed_by, sequence};
 
 // The most units of a request, and the most operations of all its units.
 const MOST_UNITS: usize = 10_000;
@@ -162,22 +162,23 @@ impl Reader<'_> {
             operations.push(operation);
         }
         intake.names = Some(names);
-        let mut needs = Vec::with_capacity(items.len());
+        let mut needs: Vec<(u32, u32)> = Vec::new();
         for (number, operation) in operations.iter().enumerate() {
             let owner = Owner { unit: index, operation: number as u32 };
             if let Some(at) = self.operation(operation, owner, &path.index(number), intake) {
                 unit.operations.push(at);
             }
-            needs.push(std::mem::take(&mut intake.needs));
+            needs.extend(intake.needs.drain(..).map(|needed| (number as u32, needed)));
         }
-        if let (_, Some(operation)) = sequence(&needs) {
+        // What refers only to what comes before it is done in the order given, and in no circle.
+        if needs.iter().all(|(operation, needed)| needed <= operation) {
+            return;
+        }
+        if let (_, Some(operation)) = sequence(&needed_by(items.len(), &needs)) {
             let detail = "refers to a new object that refers back to it; make one without the reference, and patch it afterwards";
             intake.push(&path.index(operation as usize), detail);
         }
-        // What refers to what is there already is done in the order given.
-        if (0..).zip(&needs).any(|(operation, needs): (u32, _)| needs.iter().any(|needed| *needed > operation)) {
-            unit.needs = (0..).zip(needs).flat_map(|(operation, needs)| needs.into_iter().map(move |needed| (operation, needed))).collect();
-        }
+        unit.needs = needs;
     }
 
     fn operation(&mut self, operation: &Operation<'_>, owner: Owner, path: &Path<'_>, intake: &mut Intake) -> Option<(u32, u32)> {
@@ -193,7 +194,7 @@ impl Reader<'_> {
             change(batch, operation, path, intake);
         }
         if unconditional(batch, operation) {
-            self.unconditional.push((plan.entity().name.clone(), Fault::at(precondition(kind, path), "must be given")));
+            self.unconditional.push((plan.entity().name.clone(), lacking(kind, path)));
         }
         // An object that was none left no row; its unit has a fault then.
         if batch.rows.len() as u32 == row {
@@ -309,10 +310,10 @@ fn unconditional(batch: &Batch, operation: &Operation<'_>) -> bool {
     }
 }
 
-fn precondition(kind: Kind, path: &Path<'_>) -> String {
+fn lacking(kind: Kind, path: &Path<'_>) -> Fault {
     match kind {
-        Kind::CreateOrUpdate => path.member("onConflict").pointer(),
-        _ => path.member("if").member("version").pointer(),
+        Kind::CreateOrUpdate => Fault::at(path.member("onConflict").pointer(), "update would change objects whatever their version"),
+        _ => Fault::at(path.member("if").member("version").pointer(), "must be given"),
     }
 }
 

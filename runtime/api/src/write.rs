@@ -22,7 +22,7 @@ use crate::rows::Rows;
 use crate::sql::Condition;
 use attempt::{Attempt, Outcome};
 pub use attempt::{object, text};
-pub use order::sequence;
+pub use order::{needed_by, sequence};
 
 // A set that meets deadlocks or serialization failures is tried so often.
 const TRIES: u32 = 8;

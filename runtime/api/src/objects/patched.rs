@@ -21,7 +21,7 @@ use crate::problem::{Intake, Path, Problem};
 use crate::rows::Rows;
 use crate::sql;
 use crate::transactions::Request;
-use crate::write::{self, Batch, Kind, Outcomes, Place, UnitOutcome, object};
+use crate::write::{self, Batch, Kind, Outcomes, Owner, Place, UnitOutcome, object};
 
 // A patch that meets other writers each time is tried so often.
 const TRIES: u32 = 8;
@@ -60,7 +60,8 @@ pub async fn write(gate: &Gate, metrics: &Metrics, request: &WriteRequest<'_>, p
             return Err(Problem::not_found(format!("There is no {} with this id.", plan.entity().name)).into());
         };
         if matches!(wanted, Some(Tag::Version(version)) if version != present.version) {
-            return Err(Problem::precondition_failed(format!("The object has version {} by now.", present.version)).into());
+            let problem = Problem::precondition_failed(format!("The object has version {} by now.", present.version));
+            return Err(problem.with(Place::Body.precondition(Owner { unit: 0, operation: 0 })).into());
         }
         let prepared = prepare(request, plan, &patch, &present)?;
         let outcomes = write::apply(gate, &prepared.work, prepared.failed).await?;

@@ -211,7 +211,7 @@ impl<'a> Attempt<'a> {
 
     // Level by level; in a level, tables in the order of their names, so that transactions lock in the same order.
     fn steps(&self) -> Vec<Step> {
-        let mut steps: BTreeMap<(u16, &str, Kind, u32), Vec<u32>> = BTreeMap::new();
+        let mut steps: BTreeMap<(u32, &str, Kind, u32), Vec<u32>> = BTreeMap::new();
         for unit in &self.units {
             for (batch, row) in &self.unit(*unit).operations {
                 let of = &self.work.batches[*batch as usize];

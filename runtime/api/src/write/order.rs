@@ -1,6 +1,7 @@
 //! In which order operations are applied: units that touch the same object come one after the other, in waves of a transaction each; the
 //! operations of one unit in levels, so that all of a level can go in one statement an entity and kind.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::plan::ID;
@@ -13,7 +14,7 @@ pub struct Order {
     /// Sets of units that do not touch one another; one set after the other.
     pub waves: Vec<Vec<u32>>,
     /// The level of each row of each batch.
-    pub levels: Vec<Vec<u16>>,
+    pub levels: Vec<Vec<u32>>,
 }
 
 // What operations touch: an object by its id, a place by its natural key, or an idempotency key.
@@ -72,17 +73,17 @@ impl Order {
     // What a unit touches; sets its operations' levels on the way.
     fn touched_by(&mut self, work: &Work, unit: u32) -> Vec<Touched> {
         let unit = &work.units[unit as usize];
-        let in_sequence: Vec<(u32, u32)> = if unit.needs.is_empty() {
-            unit.operations.clone()
+        let in_sequence = if unit.needs.is_empty() {
+            Cow::Borrowed(&unit.operations)
         } else {
-            sequence_of(work, unit).into_iter().map(|operation| unit.operations[operation as usize]).collect()
+            Cow::Owned(sequence_of(work, unit).into_iter().map(|operation| unit.operations[operation as usize]).collect())
         };
-        let mut seen: HashMap<Touched, u16> = HashMap::new();
-        let mut made: HashMap<[u8; 16], (u32, u16)> = HashMap::new();
+        let mut seen: HashMap<Touched, u32> = HashMap::new();
+        let mut made: HashMap<[u8; 16], (u32, u32)> = HashMap::new();
         // Nothing after a deletion may come before it.
         let mut floor = 0;
         let mut highest = None;
-        for (batch_index, row) in &in_sequence {
+        for (batch_index, row) in in_sequence.iter() {
             let batch = &work.batches[*batch_index as usize];
             let things = things(batch, *row);
             let mut level = things.iter().filter_map(|thing| seen.get(thing)).map(|level| level + 1).max().unwrap_or(0).max(floor);
@@ -121,10 +122,7 @@ impl Order {
 // The order in which a unit's operations are looked at where some refer to what later ones make: what is referred to comes first, and what it
 // stands on itself.
 fn sequence_of(work: &Work, unit: &Unit) -> Vec<u32> {
-    let mut needs: Vec<Vec<u32>> = vec![Vec::new(); unit.operations.len()];
-    for (operation, needed) in &unit.needs {
-        needs[*operation as usize].push(*needed);
-    }
+    let mut needs = needed_by(unit.operations.len(), &unit.needs);
     let mut seen: HashMap<Touched, u32> = HashMap::new();
     let mut made: HashMap<[u8; 16], u32> = HashMap::new();
     for (operation, (batch, row)) in (0..).zip(&unit.operations) {
@@ -141,6 +139,15 @@ fn sequence_of(work: &Work, unit: &Unit) -> Vec<u32> {
         }
     }
     sequence(&needs).0
+}
+
+/// What each of so many things needs, from pairs of one and what it needs.
+pub fn needed_by(count: usize, pairs: &[(u32, u32)]) -> Vec<Vec<u32>> {
+    let mut needs = vec![Vec::new(); count];
+    for (thing, needed) in pairs {
+        needs[*thing as usize].push(*needed);
+    }
+    needs
 }
 
 /// Things in an order in which each comes after what it needs, otherwise as they are; and one of those that need one another in a circle.

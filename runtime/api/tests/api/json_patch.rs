@@ -130,7 +130,7 @@ async fn what_the_client_has_seen_comes_before_the_patch() {
     let api = Api::start().await;
     let (path, _) = sale(&api).await;
     let patch = json!([{"op": "test", "path": "/paid", "value": false}, {"op": "replace", "path": "/paid", "value": true}]);
-    json_patch(&api, &path, &[("if-match", "\"2\"")], &patch).await.expect(412);
+    assert_eq!(json_patch(&api, &path, &[("if-match", "\"2\"")], &patch).await.expect(412).pointers(), ["If-Match"]);
     json_patch(&api, &path, &[("if-match", "nonsense")], &patch).await.expect(412);
     json_patch(&api, &path, &[("if-match", "\"1\"")], &patch).await.expect(200);
     // The version is another by now: that is told, and not that the test fails.

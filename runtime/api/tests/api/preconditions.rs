@@ -47,6 +47,25 @@ async fn a_list_of_patches_says_what_was_seen() {
 }
 
 #[tokio::test]
+async fn long_lists_say_it_of_every_object() {
+    let api = Api::start().await;
+    let ids = stores(&api, 5_000).await;
+    let list = |tag: &str| -> Vec<Value> { ids.iter().map(|id| json!({"id": id, "@ifMatch": tag, "rank": 2})).collect() };
+    let minimal = [("prefer", "return=minimal")];
+    let answer = api.send(Method::PATCH, "/api/shop/stores", &minimal, Some(Value::Array(list("\"1\"")).to_string())).await.expect(200);
+    assert_eq!(answer.json()["updated"], 5_000);
+    let mut deletions: Vec<Value> = ids.iter().map(|id| json!({"id": id, "@ifMatch": "\"2\""})).collect();
+    deletions[4_321]["@ifMatch"] = json!("\"1\"");
+    let answer = api.send(Method::DELETE, "/api/shop/stores", &[], Some(Value::Array(deletions.clone()).to_string())).await.expect(412);
+    assert_eq!(answer.pointers(), ["/4321/@ifMatch"]);
+    let answer = api.patch("/api/shop/stores", &Value::Array(list("\"1\""))).await.expect(412);
+    assert_eq!(answer.pointers().len(), 100);
+    deletions[4_321]["@ifMatch"] = json!("*");
+    let answer = api.send(Method::DELETE, "/api/shop/stores", &[], Some(Value::Array(deletions).to_string())).await.expect(200);
+    assert_eq!(answer.json()["deleted"], 5_000);
+}
+
+#[tokio::test]
 async fn lines_and_tables_say_it_too() {
     let api = Api::start().await;
     let ids = stores(&api, 3).await;
