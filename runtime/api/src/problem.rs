@@ -198,8 +198,6 @@ pub struct Problem {
     pub used_keys: Vec<String>,
     /// The value of the header `Allow`.
     pub allow: Option<&'static str>,
-    /// The media types that a patch may have: the header `Accept-Patch`.
-    pub accept_patch: &'static [&'static str],
 }
 
 /// The beginning of every problem's type.
@@ -223,16 +221,7 @@ struct ProblemJson<'a> {
 impl Problem {
     /// A problem.
     pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            status,
-            kind,
-            detail: detail.into(),
-            errors: Vec::new(),
-            retry_after: None,
-            used_keys: Vec::new(),
-            allow: None,
-            accept_patch: &[],
-        }
+        Self { status, kind, detail: detail.into(), errors: Vec::new(), retry_after: None, used_keys: Vec::new(), allow: None }
     }
 
     /// The request is not understood.
@@ -324,9 +313,6 @@ impl Problem {
         }
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
-        }
-        if let Some(accepted) = HeaderValue::from_str(&self.accept_patch.join(", ")).ok().filter(|_| !self.accept_patch.is_empty()) {
-            headers.insert("accept-patch", accepted);
         }
         response
     }

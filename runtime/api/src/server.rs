@@ -25,6 +25,7 @@ use crate::{aggregate, body, docs, json_patch, query, reading, transactions, wri
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
 // What one object is patched with; JSON Patch goes its own way, and is here for those who are told what they may send.
 const OBJECT_PATCHES: &[&str] = &["application/merge-patch+json", "application/json", json_patch::MEDIA_TYPE];
+const LIST_PATCHES: &[&str] = &["application/merge-patch+json", "application/json", "application/x-ndjson", "text/csv"];
 // The unit of the memory budget for bodies.
 const BUDGET_UNIT: u64 = 1024;
 
@@ -125,6 +126,13 @@ pub async fn serve(service: Arc<Service>, request: Request<Body>) -> Response<Bo
         }
     };
     let mut response = answer.unwrap_or_else(Problem::into_response);
+    if parts.method == Method::PATCH && response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        // RFC 5789, section 2.2.
+        let accepted = if name == "object" { OBJECT_PATCHES } else { LIST_PATCHES };
+        if let Ok(accepted) = HeaderValue::from_str(&accepted.join(", ")) {
+            response.headers_mut().insert("accept-patch", accepted);
+        }
+    }
     if parts.method == Method::HEAD {
         *response.body_mut() = Body::empty();
     }
@@ -172,10 +180,7 @@ impl Incoming<'_> {
                         self.write(model, entity, None, &parameters, Some(body), &["application/json", "application/x-ndjson", "text/csv"])
                             .await
                     }
-                    Method::PATCH => {
-                        let accepted = &["application/merge-patch+json", "application/json", "application/x-ndjson", "text/csv"];
-                        self.write(model, entity, None, &parameters, Some(body), accepted).await
-                    }
+                    Method::PATCH => self.write(model, entity, None, &parameters, Some(body), LIST_PATCHES).await,
                     Method::DELETE => {
                         self.write(model, entity, None, &parameters, Some(body), &["application/json", "application/x-ndjson", "text/csv"])
                             .await
@@ -349,11 +354,7 @@ impl Incoming<'_> {
             return Ok(Representation::of_media_type(&media_type).unwrap_or(Representation::Json));
         }
         let detail = format!("The body must be {}.", accepted.join(" or "));
-        let mut problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail);
-        if self.method == Method::PATCH {
-            problem.accept_patch = accepted;
-        }
-        Err(problem)
+        Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail))
     }
 
     // The body, and the memory reserved for it.

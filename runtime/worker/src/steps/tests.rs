@@ -259,7 +259,7 @@ steps:
 - patch: {{model: shop, entity: Sale, id: object.id, object: {{status: \"'accrued'\"}}}}"
         )
     };
-    let faults = service_of(&strict, &steps("", "update")).err().expect("faults").to_string();
+    let faults = service_of(&strict, &steps("", "update")).unwrap_err().to_string();
     for path in ["spec.steps[0].patch.if.version", "spec.steps[1].create.onConflict"] {
         assert!(faults.contains(path), "{faults}");
     }
