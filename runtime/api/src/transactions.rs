@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::body::{self, Purpose};
 use crate::named::{self, Names, Reference};
+use crate::new_id::new_id;
 use crate::plan::{EntityPlan, ID, Plans, VERSION};
 use crate::problem::{Fault, Intake, Path, Problem};
 use crate::rows::Rows;
@@ -284,7 +285,7 @@ fn name(operation: &mut Operation<'_>, number: u32, names: &mut Names, path: &Pa
         }
     });
     if own.is_none() {
-        operation.id_made = Some(Uuid::now_v7());
+        operation.id_made = Some(new_id());
     }
     let id = own.or(operation.id_made).unwrap_or_default();
     let (model, entity) = (operation.model.as_deref().unwrap_or_default(), operation.entity.as_deref().unwrap_or_default());

@@ -10,7 +10,7 @@ use rand::RngExt;
 use sha2::{Digest, Sha256};
 use sqlx::Row;
 
-use super::{WriteRequest, idempotency_key, parameters, preconditions, replay, request_hash, respond, set_id, whole};
+use super::{WriteRequest, idempotency_key, mode, preconditions, replay, request_hash, respond, set_id, whole};
 use crate::body::{self, Purpose};
 use crate::database::{Failure, Gate};
 use crate::etag::Tag;
@@ -37,7 +37,7 @@ pub fn is_asked(headers: &HeaderMap) -> bool {
 /// # Errors
 /// A problem with all that is wrong with the patch or with what comes out of it, or where the database refuses.
 pub async fn write(gate: &Gate, metrics: &Metrics, request: &WriteRequest<'_>, plan: &Arc<EntityPlan>) -> Result<Response<Body>, Failure> {
-    parameters(request)?;
+    mode(request.method, request.parameters, true)?;
     let wanted = preconditions::if_match(request)?;
     if wanted.is_none() {
         preconditions::require_if_match(plan)?;

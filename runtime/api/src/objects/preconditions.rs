@@ -61,13 +61,17 @@ pub fn of_list(request: &WriteRequest<'_>, tags: &[(u32, Tag)], batch: &mut Batc
             let lacks = |row: &u32| tags.binary_search_by_key(row, |(tagged, _)| *tagged).is_err();
             Ok((0..batch.rows.len() as u32).filter(lacks).collect())
         }
-        Kind::CreateOrUpdate => {
-            let detail = "update would change objects whatever their version; take error or ignore, and PATCH what is there";
-            let how = "onConflict=update can't";
-            Err(Problem::precondition_required(&batch.plan.entity().name, how).with(Fault::parameter("onConflict", detail)))
-        }
-        _ => Ok(Vec::new()),
+        kind => of_upsert(&batch.plan, kind).map(|()| Vec::new()),
     }
+}
+
+/// New objects may not change those that are there where the entity wants the version said: an upsert can't say it.
+pub fn of_upsert(plan: &EntityPlan, kind: Kind) -> Result<(), Problem> {
+    if kind != Kind::CreateOrUpdate || !plan.entity().require_if_match {
+        return Ok(());
+    }
+    let detail = "update would change objects whatever their version; take error or ignore, and PATCH what is there";
+    Err(Problem::precondition_required(&plan.entity().name, "onConflict=update can't").with(Fault::parameter("onConflict", detail)))
 }
 
 /// The problem of rows that say nothing of their objects.

@@ -3,11 +3,13 @@
 
 mod aggregates;
 mod catalog_changes;
+mod compressed;
 mod concurrency;
 mod deletions;
 mod embedding;
 mod formats;
 mod hostile_input;
+mod in_pieces;
 mod json_patch;
 mod lists;
 mod new_references;

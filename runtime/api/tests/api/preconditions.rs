@@ -145,6 +145,11 @@ async fn an_entity_may_want_every_change_to_say_it() {
     assert_eq!(answer.pointers(), ["/1/@ifMatch"]);
     let upsert = json!([{"code": "S0", "rank": 5}]);
     api.post("/api/shop/stores?onConflict=update", &upsert).await.expect(428);
+    // In pieces too: a body without a length is.
+    let lines = reqwest::Body::wrap_stream(futures::stream::iter([Ok::<_, std::io::Error>("{\"code\": \"S0\", \"rank\": 5}\n")]));
+    let request = autonomy_process::http_client::new().post(format!("{}/api/shop/stores?onConflict=update", api.base)).body(lines);
+    let answer = request.header("content-type", NDJSON.1).header("prefer", "return=minimal").send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 428);
     assert_eq!(api.number("SELECT count(*) FROM shop.store WHERE version = 1 AND rank = 1").await, 3);
 
     // Row by row, those that say it are changed.
