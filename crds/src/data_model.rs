@@ -205,6 +205,10 @@ pub struct Entity {
     /// `…/{id}/history`. Unique values are free again and events are as for any deletion. What extends this entity has it too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub soft_delete: bool,
+    /// Whether who changes or deletes an object must say which version of it they have seen (`If-Match`, `@ifMatch` in lists, `if` in
+    /// transactions); without that they are refused with 428. It holds for the entities that extend this one too.
+    #[serde(default)]
+    pub require_if_match: bool,
     /// The name this entity had before, so that a rename is a rename.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 56))]

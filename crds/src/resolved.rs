@@ -106,6 +106,9 @@ pub struct Entity {
     /// The table's name before, where the entity is renamed.
     #[serde(default)]
     pub renamed_from_table: Option<String>,
+    /// Whether changes and deletions must name the version seen.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub require_if_match: bool,
 }
 
 impl Entity {

@@ -109,6 +109,7 @@ fn build<'a>(scopes: &Scopes<'a>, declared: Declared<'a>, faults: &mut Faults) -
         history: chain.iter().any(|declared| declared.entity.history),
         soft_delete: chain.iter().any(|declared| declared.entity.soft_delete),
         renamed_from_table: entity.renamed_from.as_deref().map(names::snake_case),
+        require_if_match: chain.iter().any(|ancestor| ancestor.entity.require_if_match),
     };
     relations::complete(scopes, &mut built, &chain, faults);
     if built.history && built.by_member(names::AS_OF).is_some() {
@@ -437,6 +438,7 @@ fn check_shape<'a>(scopes: &Scopes<'a>, shape: Declared<'a>, faults: &mut Faults
     refuse(entity.events.partition_key.is_some(), "events.partitionKey", "a part has no events of its own: its owner's carry it");
     refuse(entity.history, "history", "a part has no history of its own: it is in its owner's");
     refuse(entity.soft_delete, "softDelete", "a part is not deleted by itself: it lives in its owner");
+    refuse(entity.require_if_match, "requireIfMatch", "a part is changed with its owner: say it there");
     refuse(entity.is_abstract, "abstract", "a part is not abstract; take one of partOf and abstract away");
     let Some(owner_name) = entity.part_of.as_deref() else { return };
     let owner_path = format!("{path}.partOf");

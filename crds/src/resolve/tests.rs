@@ -306,6 +306,7 @@ fn parts_live_in_one_owner_and_are_simple() {
         ("relationships: [{name: x, target: Line}]", "relationships[0].target", "refer to \"Sale\""),
         ("abstract: true, attributes: [{name: a, type: integer}]", "abstract", "not abstract"),
         ("events: {routing: a}, attributes: [{name: a, type: integer}]", "events.routing", "no events"),
+        ("requireIfMatch: true, attributes: [{name: a, type: integer}]", "requireIfMatch", "changed with its owner"),
     ] {
         if path.is_empty() {
             assert_fault(&part(line), "spec.entities[0].parts[0].entity", "for itself");
@@ -328,6 +329,23 @@ fn parts_live_in_one_owner_and_are_simple() {
     let faults = faults_of(nested);
     assert!(faults.iter().any(|fault| fault.starts_with("spec.entities[1].parts: ")), "{faults:#?}");
     assert!(faults.iter().any(|fault| fault.starts_with("spec.entities[2].partOf: ")), "{faults:#?}");
+}
+
+#[test]
+fn if_match_is_required_where_an_entity_or_what_it_extends_says_so() {
+    let a = "attributes: [{name: a, type: integer}]";
+    let model = spec(&format!(
+        "entities:\n- {{name: Base, abstract: true, requireIfMatch: true, {a}}}\n- {{name: Strict, extends: Base}}\n- {{name: Own, requireIfMatch: true, {a}}}\n- {{name: Free, {a}}}"
+    ));
+    let models = resolve_all(&[model]).expect("resolved");
+    let required = |name: &str| models[0].entity(name).expect("an entity").require_if_match;
+    assert_eq!((required("Strict"), required("Own"), required("Free")), (true, true, false));
+    // What is false is not stored, so that catalogs written before are the same to the byte.
+    let json = serde_json::to_string(models[0].entity("Free").expect("an entity")).expect("JSON");
+    assert!(!json.contains("requireIfMatch"), "{json}");
+    let read: resolved::Entity = serde_json::from_str(&json).expect("an entity");
+    assert!(!read.require_if_match);
+    assert_eq!(&serde_json::from_str::<Model>(&serde_json::to_string(&models[0]).expect("JSON")).expect("the same model"), &models[0]);
 }
 
 #[test]

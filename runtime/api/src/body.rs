@@ -5,6 +5,8 @@ pub mod table;
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::etag::Tag;
+use crate::named::{self, Reference};
 use crate::new_id::new_id;
 use crate::plan::{EntityPlan, ID, SYSTEM};
 use crate::problem::{Fault, Intake, Path, Problem};
@@ -16,8 +18,11 @@ use memchr::memchr2;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use sonic_rs::LazyValue;
 
-// Deeper JSON is refused: every level costs stack.
-const MOST_DEPTH: usize = 64;
+/// Deeper JSON is refused: every level costs stack.
+pub const MOST_DEPTH: usize = 64;
+
+/// The member of an object in a list of changes or deletions that says which version of it the client has seen, as an ETag.
+pub const IF_MATCH: &str = "@ifMatch";
 
 /// What an object in a body is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +35,8 @@ pub enum Purpose {
     Patch,
     /// Members of an object, and its id.
     PatchWithId,
+    /// The id of an object that is deleted, and nothing else.
+    Delete,
 }
 
 /// Whether a body holds one object or a list.
@@ -47,7 +54,7 @@ pub enum Shape {
 /// A problem with status 400.
 pub fn text(body: &[u8]) -> Result<&str, Problem> {
     let text = utf8(body)?;
-    if is_too_deep(text) {
+    if is_deeper(text, MOST_DEPTH) {
         return Err(malformed(format!("The body is nested deeper than {MOST_DEPTH} levels.")));
     }
     Ok(text)
@@ -61,7 +68,8 @@ pub fn utf8(body: &[u8]) -> Result<&str, Problem> {
     std::str::from_utf8(body).map_err(|error| malformed(format!("The body is not UTF-8 (at byte {}).", error.valid_up_to())))
 }
 
-fn is_too_deep(text: &str) -> bool {
+/// Whether JSON is nested deeper than `most` levels.
+pub fn is_deeper(text: &str, most: usize) -> bool {
     let bytes = text.as_bytes();
     let (mut depth, mut at) = (0_usize, 0);
     while let Some(byte) = bytes.get(at) {
@@ -70,7 +78,7 @@ fn is_too_deep(text: &str) -> bool {
             b'"' => at = behind_string(bytes, at),
             b'{' | b'[' => {
                 depth += 1;
-                if depth > MOST_DEPTH {
+                if depth > most {
                     return true;
                 }
             }
@@ -295,7 +303,11 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
         while let Some(name) = map.next_key_seed(NameSeed)? {
             let value: LazyValue<'de> = map.next_value()?;
             let Some(column) = self.plan.column_of_member(&name, likely) else {
-                self.intake.push(&self.path.member(&name), format!("is no member of {}", self.plan.entity().name));
+                if name == IF_MATCH {
+                    self.expect(Scalar::read(value.as_raw_str()));
+                } else {
+                    self.intake.push(&self.path.member(&name), format!("is no member of {}", self.plan.entity().name));
+                }
                 continue;
             };
             likely = column + 1;
@@ -325,7 +337,33 @@ impl ObjectSeed<'_> {
         self.intake.row = (self.rows.len() - 1) as u32;
     }
 
+    // The version that the client says it has seen.
+    fn expect(&mut self, value: Result<Option<Scalar<'_>>, &'static str>) {
+        let path = self.path.member(IF_MATCH);
+        let row = (self.rows.len() - 1) as u32;
+        if !matches!(self.purpose, Purpose::PatchWithId | Purpose::Delete) {
+            let detail = "is for lists of patches and of deletions; one object has the header If-Match, an operation of a transaction `if`";
+            self.intake.push(&path, detail);
+        } else if self.intake.tags.last().is_some_and(|(last, _)| *last == row) {
+            self.intake.push(&path, "is given twice");
+        } else {
+            let tag = match value {
+                Ok(Some(Scalar::String(text))) => Tag::parse(&text),
+                _ => None,
+            };
+            match tag {
+                Some(tag) => self.intake.tags.push((row, tag)),
+                None => self.intake.push(&path, r#"must be a string with an ETag as GET answers it, like "\"3\"", or with *"#),
+            }
+        }
+    }
+
     fn set(&mut self, column: usize, value: Result<Option<Scalar<'_>>, &'static str>) {
+        if self.purpose == Purpose::Delete && column != ID {
+            let plan = &self.plan.columns[column];
+            self.intake.push(&self.path.member(&plan.member), "is not for a deletion, which takes id and @ifMatch");
+            return;
+        }
         // The server keeps these; objects that were read may be sent back with them.
         if (1..SYSTEM).contains(&column) {
             return;
@@ -338,6 +376,20 @@ impl ObjectSeed<'_> {
             return;
         }
         self.intake.column = column as u16;
+        let value = match (value, &plan.target) {
+            (Ok(Some(Scalar::Container(raw))), Some(target)) => match named::reference(raw, target, &path, self.intake) {
+                Reference::Plain => Ok(Some(Scalar::Container(raw))),
+                Reference::New { id, operation } => {
+                    self.intake.needs.push(operation);
+                    Ok(Some(Scalar::String(id.to_string().into())))
+                }
+                Reference::Faulty => {
+                    self.rows.set_null(column);
+                    return;
+                }
+            },
+            (value, _) => value,
+        };
         match value {
             Ok(Some(scalar)) => {
                 let intake = &mut *self.intake;
@@ -367,7 +419,7 @@ impl ObjectSeed<'_> {
                 out.extend_from_slice(new_id().as_bytes());
                 true
             }),
-            Purpose::PatchWithId if !has_id => self.intake.push(&self.path.member("id"), "must be given"),
+            Purpose::PatchWithId | Purpose::Delete if !has_id => self.intake.push(&self.path.member("id"), "must be given"),
             _ => {}
         }
         if matches!(self.purpose, Purpose::Create | Purpose::Replace) {

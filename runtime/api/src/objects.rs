@@ -1,6 +1,8 @@
 //! Writing objects of one entity: POST, PUT, PATCH and DELETE, each as one unit of [`crate::write`].
 
 mod apart;
+pub mod patched;
+mod preconditions;
 pub mod streamed;
 
 use std::collections::BTreeMap;
@@ -14,12 +16,11 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::body::{self, Purpose, Shape};
-use crate::plan::{EntityPlan, ID, VERSION};
+use crate::plan::{EntityPlan, ID};
 use crate::problem::{Fault, Faults, Intake, Path, Problem};
 use crate::query::invalid_query;
 use crate::representation::Representation;
 use crate::rows::{Rows, Value};
-use crate::sql::Condition;
 use crate::transactions::{MOST_KEY_BYTES, Request, bad_header};
 use crate::write::{Batch, Counts, Effect, Kind, Objects, Outcomes, Owner, Place, Unit, UnitOutcome, Work, Written};
 
@@ -85,42 +86,46 @@ pub fn read(request: &WriteRequest<'_>, plan: &Arc<EntityPlan>) -> Result<Reques
     };
     let mut intake = Intake { by_row: apart.then(BTreeMap::new), ..Intake::default() };
     let shape = read_body(request, &mut batch, &mut intake)?;
-    preconditions(request, &mut batch)?;
+    preconditions::of_one(request, &mut batch)?;
+    let unconditional = preconditions::of_list(request, &intake.tags, &mut batch)?;
     if apart {
         if shape == Shape::One {
             return Err(body::wrong_shape("must be a list of objects where each fails for itself"));
         }
-        return apart::read(request, batch, intake.by_row.unwrap_or_default());
+        return apart::read(request, batch, intake.by_row.unwrap_or_default(), &unconditional);
     }
+    if !unconditional.is_empty() {
+        return Err(preconditions::required_of(plan, &unconditional));
+    }
+    whole(request, batch, if shape == Shape::One { Place::Body } else { Place::Item })
+}
+
+// The rows as one unit.
+fn whole(request: &WriteRequest<'_>, mut batch: Batch, place: Place) -> Result<Request, Problem> {
     let count = batch.rows.len() as u32;
     batch.owners = (0..count).map(|operation| Owner { unit: 0, operation }).collect();
-    let minimal = prefers_minimal(request.headers);
+    let want_objects = !prefers_minimal(request.headers) && batch.kind != Kind::Delete;
     let mut unit = Unit { context: context(request.headers), operations: (0..count).map(|row| (0, row)).collect(), ..Unit::default() };
     if let Some(key) = idempotency_key(request.headers)? {
         unit.keys.push(Sha256::digest(key.as_bytes()).into());
         unit.key_texts.push(key);
         unit.request = Some(request_hash(request));
     }
-    let work = Work {
-        batches: vec![batch],
-        units: vec![unit],
-        place: if shape == Shape::One { Place::Body } else { Place::Item },
-        want_objects: !minimal && kind != Kind::Delete,
-        keep,
-    };
+    let work = Work { batches: vec![batch], units: vec![unit], place, want_objects, keep };
     Ok(Request { work, failed: Vec::new() })
 }
 
 fn read_body(request: &WriteRequest<'_>, batch: &mut Batch, intake: &mut Intake) -> Result<Shape, Problem> {
     let mut shape = Shape::One;
     let plan = batch.plan.clone();
-    if batch.kind == Kind::Delete {
+    if batch.kind == Kind::Delete && request.id.is_some() {
         batch.rows.begin();
     } else {
         let purpose = match (batch.kind, request.id) {
             (Kind::Put, _) => Purpose::Replace,
             (Kind::Patch, Some(_)) => Purpose::Patch,
             (Kind::Patch, None) => Purpose::PatchWithId,
+            (Kind::Delete, _) => Purpose::Delete,
             _ => Purpose::Create,
         };
         if request.id.is_some() {
@@ -129,55 +134,30 @@ fn read_body(request: &WriteRequest<'_>, batch: &mut Batch, intake: &mut Intake)
             shape = body::read_objects(request.body, request.representation, &plan, purpose, &mut batch.rows, intake)?;
         }
     }
-    if purpose_needs_list(batch.kind, request.id, shape) && intake.faults.is_empty() {
-        return Err(body::wrong_shape("must be a list of objects, each with its id"));
-    }
-    if let Some(id) = request.id.filter(|_| !batch.rows.is_empty()) {
-        if batch.rows.get(0, ID) != Value::Absent && batch.rows.id(0) != id.into_bytes() {
-            intake.push(&Path::ROOT.member("id"), "is another than the id in the path");
+    let is_change = matches!(batch.kind, Kind::Patch | Kind::Delete);
+    if is_change && request.id.is_none() && intake.faults.is_empty() {
+        if shape == Shape::One {
+            return Err(body::wrong_shape("must be a list of objects, each with its id"));
         }
-        batch.rows.set(ID, |out| {
-            out.extend_from_slice(id.as_bytes());
-            true
-        });
+        if batch.kind == Kind::Delete && batch.rows.is_empty() {
+            return Err(body::wrong_shape("must be a list of at least one object: a list without any deletes nothing"));
+        }
     }
+    set_id(request, batch, intake);
     batch.references = std::mem::take(&mut intake.references);
     if intake.faults.is_empty() { Ok(shape) } else { Err(std::mem::take(&mut intake.faults).into_problem()) }
 }
 
-fn purpose_needs_list(kind: Kind, id: Option<Uuid>, shape: Shape) -> bool {
-    kind == Kind::Patch && id.is_none() && shape == Shape::One
-}
-
-// If-Match and If-None-Match.
-fn preconditions(request: &WriteRequest<'_>, batch: &mut Batch) -> Result<(), Problem> {
-    let failed = |detail: &str| Problem::new(StatusCode::PRECONDITION_FAILED, "precondition-failed", detail);
-    if let Some(tags) = text_header(request.headers, &header::IF_MATCH)? {
-        let Some(id) = request.id else {
-            return Err(bad_header("If-Match", "is for one object"));
-        };
-        let condition = match tags.trim() {
-            "*" => Condition { row: 0, column: ID, expected: Some(id.into_bytes().to_vec()) },
-            tag => {
-                let version = version_of_tag(tag).ok_or_else(|| failed("If-Match must be one ETag of this object."))?;
-                Condition { row: 0, column: VERSION, expected: Some(version.to_be_bytes().to_vec()) }
-            }
-        };
-        batch.conditions.push(condition);
+// The id in the path is the object's, whatever the body says.
+fn set_id(request: &WriteRequest<'_>, batch: &mut Batch, intake: &mut Intake) {
+    let Some(id) = request.id.filter(|_| !batch.rows.is_empty()) else { return };
+    if batch.rows.get(0, ID) != Value::Absent && batch.rows.id(0) != id.into_bytes() {
+        intake.push(&Path::ROOT.member("id"), "is another than the id in the path");
     }
-    if let Some(tags) = text_header(request.headers, &header::IF_NONE_MATCH)? {
-        if tags.trim() != "*" || batch.kind != Kind::Put {
-            return Err(bad_header("If-None-Match", "is for PUT with *, or for GET"));
-        }
-        batch.kind = Kind::Create;
-    }
-    Ok(())
-}
-
-/// The version that an ETag stands for.
-pub fn version_of_tag(tag: &str) -> Option<i64> {
-    let tag = tag.trim();
-    tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"')?.parse().ok()
+    batch.rows.set(ID, |out| {
+        out.extend_from_slice(id.as_bytes());
+        true
+    });
 }
 
 fn text_header<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Problem> {
@@ -264,6 +244,8 @@ impl Answer {
             let body = if work.want_objects {
                 let items: Vec<_> = written.iter().map(object).collect();
                 format!("[{}]", items.join(","))
+            } else if batch.kind == Kind::Delete {
+                format!(r#"{{"deleted":{}}}"#, written.len())
             } else {
                 Counts::of(written).to_json()
             };
@@ -332,14 +314,7 @@ pub fn respond(work: &Work, mut outcomes: Outcomes, put_if_absent: bool) -> Resu
     }
     match outcomes.units.pop().flatten() {
         Some(UnitOutcome::Done(written)) => Ok(Answer::of(work, &written, &outcomes.objects).into_response(false)),
-        Some(UnitOutcome::Replayed { answer, .. }) => match serde_json::from_str::<Answer>(&answer) {
-            Ok(answer) => Ok(answer.into_response(true)),
-            Err(_) => Err(Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "idempotency-key-reused",
-                "This Idempotency-Key was used for a request of another kind; take a new key for each new request.",
-            )),
-        },
+        Some(UnitOutcome::Replayed { answer, .. }) => replay(&answer),
         Some(UnitOutcome::Failed(mut problem)) => {
             if put_if_absent && problem.kind == "unique" {
                 problem.status = StatusCode::PRECONDITION_FAILED;
@@ -348,5 +323,17 @@ pub fn respond(work: &Work, mut outcomes: Outcomes, put_if_absent: bool) -> Resu
             Err(problem)
         }
         None => Err(Problem::internal()),
+    }
+}
+
+// The answer that was kept for an idempotency key.
+fn replay(kept: &str) -> Result<Response<Body>, Problem> {
+    match serde_json::from_str::<Answer>(kept) {
+        Ok(answer) => Ok(answer.into_response(true)),
+        Err(_) => Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency-key-reused",
+            "This Idempotency-Key was used for a request of another kind; take a new key for each new request.",
+        )),
     }
 }

@@ -1,11 +1,16 @@
 //! The OpenAPI 3.1 description of a model: its paths and the schemas of its objects.
 
+mod changes;
 mod history;
+mod transactions;
 
 use autonomy_crds::Model;
 use autonomy_crds::resolved::{Column, ColumnKind, Entity, ValueType};
 use serde_json::{Map, Value, json};
 
+use changes::{deletion, deletion_schema, json_patch_example, json_patch_schema, list_example, patch_item};
+
+use crate::json_patch;
 use crate::query::{DEFAULT_LIMIT, MOST_LIMIT};
 
 /// The document of a model.
@@ -24,10 +29,12 @@ pub fn document(model: &Model) -> Value {
         schemas.insert(format!("{}Patch", entity.name), patch_schema(entity));
     }
     schemas.extend(object_schemas(model));
-    paths.insert("/api/transactions".to_owned(), transactions_path());
-    schemas.extend(transaction_schemas());
+    paths.insert("/api/transactions".to_owned(), transactions::path());
+    schemas.extend(transactions::schemas());
     schemas.insert("Problem".to_owned(), problem_schema());
     schemas.insert("Aggregates".to_owned(), aggregates_schema());
+    schemas.insert("JsonPatch".to_owned(), json_patch_schema());
+    schemas.insert("Deletion".to_owned(), deletion_schema());
     json!({
         "openapi": "3.1.0",
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
@@ -52,7 +59,8 @@ pub fn document(model: &Model) -> Value {
             "parameters": {
                 "Id": {"name": "id", "in": "path", "required": true, "description": "The object's id.", "schema": {"type": "string", "format": "uuid"}},
                 "IdempotencyKey": header_parameter("Idempotency-Key", "A key of the client's choice: a request sent again with it has its effect once and gets the first answer."),
-                "IfMatch": header_parameter("If-Match", "The object's ETag; where the object has changed the answer is 412."),
+                "IfMatch": header_parameter("If-Match", "The object's ETag, or *; where the object has changed the answer is 412."),
+                "IfMatchRequired": required_if_match(),
                 "IfNoneMatch": header_parameter("If-None-Match", "An ETag that the client has (GET), or * (PUT: only where there is no such object)."),
                 "Prefer": header_parameter("Prefer", "`return=minimal`: the objects written are not answered."),
                 "OnError": query_parameter("onError", "`continue`: each object of a list succeeds or fails for itself, and is answered so.", json!({"type": "string", "enum": ["stop", "continue"], "default": "stop"})),
@@ -87,6 +95,23 @@ fn parameter(name: &str) -> Value {
 
 fn header_parameter(name: &str, description: &str) -> Value {
     json!({"name": name, "in": "header", "description": description, "schema": {"type": "string"}})
+}
+
+fn required_if_match() -> Value {
+    let mut parameter =
+        header_parameter("If-Match", "The object's ETag, or *; where the object has changed the answer is 412, without it 428.");
+    parameter["required"] = true.into();
+    parameter
+}
+
+// What a change of one object says of the version it is about.
+fn if_match(entity: &Entity) -> Value {
+    parameter(if entity.require_if_match { "IfMatchRequired" } else { "IfMatch" })
+}
+
+// The statuses of changes, with 428 where an entity wants preconditions.
+fn statuses<'s>(entity: &Entity, statuses: &[&'s str]) -> Vec<&'s str> {
+    statuses.iter().copied().chain(entity.require_if_match.then_some("428")).collect()
 }
 
 fn query_parameter(name: &str, description: &str, schema: Value) -> Value {
@@ -164,7 +189,7 @@ fn list_path(entity: &Entity) -> Value {
                 },
                 "200": {"description": "Nothing is new: all were there.", "content": json_content(one_or_list)},
                 "207": by_row(),
-            }), &["409", "413", "415", "422"]),
+            }), &statuses(entity, &["409", "413", "415", "422"])),
         },
         "patch": {
             "operationId": format!("patch{name}List"),
@@ -172,15 +197,32 @@ fn list_path(entity: &Entity) -> Value {
             "tags": [name],
             "parameters": [parameter("OnError"), parameter("IdempotencyKey"), parameter("Prefer")],
             "requestBody": {"required": true, "content": {
-                "application/json": {"schema": {"type": "array", "items": patch_item(name)}},
-                "application/merge-patch+json": {"schema": {"type": "array", "items": patch_item(name)}},
-                "application/x-ndjson": {"schema": patch_item(name)},
+                "application/json": {"schema": {"type": "array", "items": patch_item(entity)}, "examples": {"seen": list_example(entity, false)}},
+                "application/merge-patch+json": {"schema": {"type": "array", "items": patch_item(entity)}},
+                "application/x-ndjson": {"schema": patch_item(entity)},
                 "text/csv": {"schema": table()},
             }},
             "responses": with_problems(json!({
                 "200": {"description": "Changed.", "content": json_content(json!({"oneOf": [objects, counts]}))},
                 "207": by_row(),
-            }), &["404", "409", "413", "415", "422"]),
+            }), &statuses(entity, &["404", "409", "412", "413", "415", "422"])),
+        },
+        "delete": {
+            "operationId": format!("delete{name}List"),
+            "summary": format!("Deletes a list of {name} objects (all or none)"),
+            "tags": [name],
+            "parameters": [parameter("OnError"), parameter("IdempotencyKey")],
+            "requestBody": {"required": true, "content": {
+                "application/json": {"schema": {"type": "array", "minItems": 1, "items": deletion(entity)}, "examples": {"seen": list_example(entity, true)}},
+                "application/x-ndjson": {"schema": deletion(entity)},
+                "text/csv": {"schema": {"type": "string", "description": "A heading with `id`, and maybe `@ifMatch`, then a line an object."}},
+            }},
+            "responses": with_problems(json!({
+                "200": {"description": "Deleted.", "content": json_content(json!({
+                    "type": "object", "required": ["deleted"], "properties": {"deleted": {"type": "integer"}},
+                }))},
+                "207": by_row(),
+            }), &statuses(entity, &["404", "409", "412", "413", "415", "422"])),
         },
     })
 }
@@ -194,10 +236,6 @@ fn by_row() -> Value {
 
 fn table() -> Value {
     json!({"type": "string", "description": "A heading with the members' names, then a line an object; an empty cell is as if the member were not there."})
-}
-
-fn patch_item(name: &str) -> Value {
-    json!({"allOf": [reference(&format!("{name}Patch")), {"required": ["id"]}]})
 }
 
 fn object_path(entity: &Entity) -> Value {
@@ -221,25 +259,26 @@ fn object_path(entity: &Entity) -> Value {
             "tags": [name],
             "parameters": [parameter("IfMatch"), parameter("IfNoneMatch"), parameter("IdempotencyKey"), parameter("Prefer")],
             "requestBody": {"required": true, "content": json_content(reference(&format!("{name}Create")))},
-            "responses": with_problems(json!({"200": answered("Replaced."), "201": answered("Made.")}), &["409", "412", "413", "415", "422"]),
+            "responses": with_problems(json!({"200": answered("Replaced."), "201": answered("Made.")}), &statuses(entity, &["409", "412", "413", "415", "422"])),
         },
         "patch": {
             "operationId": format!("patch{name}"),
-            "summary": format!("Changes members of a {name} (RFC 7396)"),
+            "summary": format!("Changes members of a {name} (RFC 7396), or what a JSON Patch says (RFC 6902)"),
             "tags": [name],
-            "parameters": [parameter("IfMatch"), parameter("IdempotencyKey"), parameter("Prefer")],
+            "parameters": [if_match(entity), parameter("IdempotencyKey"), parameter("Prefer")],
             "requestBody": {"required": true, "content": {
                 "application/merge-patch+json": {"schema": reference(&format!("{name}Patch"))},
                 "application/json": {"schema": reference(&format!("{name}Patch"))},
+                (json_patch::MEDIA_TYPE): {"schema": reference("JsonPatch"), "examples": {"tested": json_patch_example(entity)}},
             }},
-            "responses": with_problems(json!({"200": answered("Changed.")}), &["404", "409", "412", "413", "415", "422"]),
+            "responses": with_problems(json!({"200": answered("Changed.")}), &statuses(entity, &["404", "409", "412", "413", "415", "422"])),
         },
         "delete": {
             "operationId": format!("delete{name}"),
             "summary": format!("Deletes a {name}"),
             "tags": [name],
-            "parameters": [parameter("IfMatch"), parameter("IdempotencyKey")],
-            "responses": with_problems(json!({"204": {"description": "Deleted."}}), &["404", "409", "412"]),
+            "parameters": [if_match(entity), parameter("IdempotencyKey")],
+            "responses": with_problems(json!({"204": {"description": "Deleted."}}), &statuses(entity, &["404", "409", "412"])),
         },
     })
 }
@@ -505,86 +544,4 @@ fn aggregates_schema() -> Value {
             "max": by_attribute("Largest values by attribute."),
         }},
     })
-}
-
-fn transactions_path() -> Value {
-    json!({"post": {
-        "operationId": "transactions",
-        "summary": "Applies units of operations over entities of any models; each unit is all or nothing, and answered for itself",
-        "requestBody": {"required": true, "content": json_content(reference("Transactions"))},
-        "responses": with_problems(json!({
-            "200": {"description": "Each unit's outcome, in the units' order.", "content": json_content(reference("TransactionsAnswer"))},
-        }), &["413", "415", "422"]),
-    }})
-}
-
-fn transaction_schemas() -> Map<String, Value> {
-    let key = json!({"type": "string", "minLength": 1, "maxLength": 512});
-    let operation = json!({
-        "type": "object",
-        "required": ["op", "model", "entity"],
-        "properties": {
-            "op": {"type": "string", "enum": ["create", "patch", "delete"]},
-            "model": {"type": "string"},
-            "entity": {"type": "string"},
-            "id": {"type": "string", "format": "uuid", "description": "Of patch and delete."},
-            "object": {"type": "object", "description": "Of create: the new object. Of patch: the members to be set (RFC 7396)."},
-            "if": {"type": "object", "description": "Of patch and delete: present values of attributes (or `version`) that must hold."},
-            "onConflict": {"type": "string", "enum": ["error", "ignore", "update"], "default": "error", "description": "Of create."},
-        },
-        "additionalProperties": false,
-    });
-    let unit = json!({
-        "type": "object",
-        "required": ["operations"],
-        "properties": {
-            "idempotencyKey": {"oneOf": [key, {"type": "array", "items": key}]},
-            "context": {"type": "object", "properties": {"actor": {"type": "string"}, "traceparent": {"type": "string"}, "causationId": {"type": "string"}}, "additionalProperties": false},
-            "operations": {"type": "array", "items": operation},
-        },
-        "additionalProperties": false,
-    });
-    let result = json!({
-        "type": "object",
-        "required": ["id", "version", "effect"],
-        "properties": {
-            "id": {"type": "string", "format": "uuid"},
-            "version": {"type": "integer", "format": "int64"},
-            "effect": {"type": "string", "enum": ["created", "updated", "ignored", "deleted"]},
-        },
-    });
-    let row_outcome = json!({
-        "type": "object",
-        "required": ["status"],
-        "properties": {
-            "status": {"type": "integer", "description": "201, 200, or the problem's status."},
-            "id": {"type": "string", "format": "uuid"},
-            "version": {"type": "integer", "format": "int64"},
-            "effect": {"type": "string", "enum": ["created", "updated", "ignored"]},
-            "problem": reference("Problem"),
-            "retryAfter": {"type": "integer", "description": "Seconds."},
-        },
-    });
-    let outcome = json!({
-        "type": "object",
-        "required": ["status"],
-        "properties": {
-            "status": {"type": "integer", "description": "200, or the problem's status."},
-            "replayed": {"type": "boolean", "description": "Whether the unit's keys were used before, and this is the answer given then."},
-            "results": {"type": "array", "items": result},
-            "problem": reference("Problem"),
-            "retryAfter": {"type": "integer", "description": "Seconds."},
-        },
-    });
-    let mut schemas = Map::new();
-    schemas.insert("RowOutcome".to_owned(), row_outcome);
-    schemas.insert(
-        "Transactions".to_owned(),
-        json!({"type": "object", "required": ["units"], "properties": {"units": {"type": "array", "items": unit}}, "additionalProperties": false}),
-    );
-    schemas.insert(
-        "TransactionsAnswer".to_owned(),
-        json!({"type": "object", "required": ["units"], "properties": {"units": {"type": "array", "items": outcome}}}),
-    );
-    schemas
 }

@@ -6,6 +6,7 @@ use autonomy_crds::resolved::{ColumnKind, EntityReference, PartShape};
 use sonic_rs::{LazyValue, to_array_iter, to_object_iter};
 use uuid::Uuid;
 
+use crate::named::{self, Reference};
 use crate::problem::{Intake, PartReference, Path};
 use crate::value::{Encoder, Form, Scalar};
 
@@ -100,10 +101,28 @@ impl PartList {
             }
             let column = &self.columns[at];
             let mut text = Vec::new();
-            good &= column.encode(value.as_raw_str(), &here, intake, &mut text);
-            if let (Some(_), Ok(Some(Scalar::String(id)))) = (&column.target, Scalar::read(value.as_raw_str()))
-                && let Ok(id) = Uuid::try_parse(&id)
-            {
+            let reference = match &column.target {
+                Some(target) => named::reference(value.as_raw_str(), target, &here, intake),
+                None => Reference::Plain,
+            };
+            let referred = match reference {
+                Reference::Plain => {
+                    good &= column.encode(value.as_raw_str(), &here, intake, &mut text);
+                    match (&column.target, Scalar::read(value.as_raw_str())) {
+                        (Some(_), Ok(Some(Scalar::String(id)))) => Uuid::try_parse(&id).ok(),
+                        _ => None,
+                    }
+                }
+                Reference::New { id, .. } => {
+                    write_string(id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()), &mut text);
+                    Some(id)
+                }
+                Reference::Faulty => {
+                    good = false;
+                    None
+                }
+            };
+            if let Some(id) = referred {
                 let (row, owner) = (intake.row, intake.column);
                 intake.references.push(PartReference {
                     row,

@@ -6,6 +6,9 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
+use crate::etag::Tag;
+use crate::named::Names;
+
 // A body with more faults than this is answered with the first ones.
 const MOST_FAULTS: usize = 100;
 /// How many rows of a body may fail each for itself, at the most.
@@ -103,6 +106,11 @@ impl Faults {
         &self.list
     }
 
+    /// How many there are, with those that are not kept.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
@@ -143,10 +151,16 @@ pub struct Intake {
     pub faults: Faults,
     /// References from inside of parts.
     pub references: Vec<PartReference>,
+    /// The new objects that references may name; none where no names are.
+    pub names: Option<Names>,
+    /// The operations that make the new objects which the operation being read refers to.
+    pub needs: Vec<u32>,
     /// The row being read.
     pub row: u32,
     /// The column being read.
     pub column: u16,
+    /// The versions that rows of a list say the client has seen, in the rows' order.
+    pub tags: Vec<(u32, Tag)>,
     /// Where each row fails for itself: the faults of those that do. They are then not among `faults`.
     pub by_row: Option<BTreeMap<u32, Faults>>,
 }
@@ -246,6 +260,23 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The server could not answer; its log says why.")
     }
 
+    /// The object is not as the client has seen it.
+    pub fn precondition_failed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::PRECONDITION_FAILED, "precondition-failed", detail)
+    }
+
+    /// The entity wants every change to say which version it is about.
+    pub fn precondition_required(entity: &str, how: &str) -> Self {
+        let detail = format!("Every change of a {entity} must say which version of it was seen; {how}.");
+        Self::new(StatusCode::PRECONDITION_REQUIRED, "precondition-required", detail)
+    }
+
+    /// An idempotency key was used before, for something else.
+    pub fn idempotency_key_reused() -> Self {
+        let detail = "This Idempotency-Key was used for another request; take a new key for each new request.";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", detail)
+    }
+
     /// With one fault.
     pub fn with(mut self, fault: Fault) -> Self {
         self.errors.push(fault);
@@ -264,6 +295,9 @@ impl Problem {
             "check" => "A condition of the model is not met",
             "gone" => "The object was deleted",
             "precondition-failed" => "A precondition failed",
+            "precondition-required" => "A precondition is required",
+            "test-failed" => "A test of the patch failed",
+            "nothing-there" => "A path leads to nothing",
             "idempotency-key-reused" => "The idempotency key belongs to another request",
             "idempotency-key-partly-used" => "Some idempotency keys were used before",
             _ => self.status.canonical_reason().unwrap_or("Problem"),

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use crate::aggregate::{self, AggregateQuery};
 use crate::database::{Failure, Gate, Meaning, Session, meaning};
 use crate::embed::{self, Layout};
+use crate::etag;
 use crate::history;
-use crate::objects::version_of_tag;
 use crate::plan::{EntityPlan, Plans, VERSION};
 use crate::problem::{Fault, Faults, Problem};
 use crate::query::{self, DEFAULT_LIMIT, ListQuery, MOST_LIMIT};
@@ -75,7 +75,7 @@ pub async fn one(
     let version = texts[asked].unwrap_or_default();
     let etag = HeaderValue::from_str(&format!("\"{version}\"")).map_err(|_| Problem::internal())?;
     let known = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok()).is_some_and(|tags| {
-        tags.trim() == "*" || tags.split(',').any(|tag| version_of_tag(tag).is_some_and(|known| known.to_string() == version))
+        tags.trim() == "*" || tags.split(',').any(|tag| etag::version_of(tag).is_some_and(|known| known.to_string() == version))
     });
     // The version is the object's own: it does not tell whether what is embedded has changed.
     let known = known && embedded.is_empty();

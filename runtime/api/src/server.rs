@@ -19,10 +19,13 @@ use crate::objects::{self, WriteRequest, streamed};
 use crate::plan::{EntityPlan, ModelPlan, PlanCache, Plans};
 use crate::problem::Problem;
 use crate::representation::Representation;
-use crate::{aggregate, body, docs, history, query, reading, transactions, write};
+use crate::{aggregate, body, docs, history, json_patch, query, reading, transactions, write};
 
 // A body must have come whole in this time.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
+// What one object is patched with; JSON Patch goes its own way, and is here for those who are told what they may send.
+const OBJECT_PATCHES: &[&str] = &["application/merge-patch+json", "application/json", json_patch::MEDIA_TYPE];
+const LIST_PATCHES: &[&str] = &["application/merge-patch+json", "application/json", "application/x-ndjson", "text/csv"];
 // Larger lists of new objects are written in pieces, where they can be.
 const WHOLE_UP_TO: u64 = 4 * 1024 * 1024;
 // The unit of the memory budget for bodies.
@@ -128,6 +131,13 @@ pub async fn serve(service: Arc<Service>, request: Request<Body>) -> Response<Bo
         }
     };
     let mut response = answer.unwrap_or_else(Problem::into_response);
+    if parts.method == Method::PATCH && response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        // RFC 5789, section 2.2.
+        let accepted = if name == "object" { OBJECT_PATCHES } else { LIST_PATCHES };
+        if let Ok(accepted) = HeaderValue::from_str(&accepted.join(", ")) {
+            response.headers_mut().insert("accept-patch", accepted);
+        }
+    }
     if parts.method == Method::HEAD {
         *response.body_mut() = Body::empty();
     }
@@ -175,11 +185,12 @@ impl Incoming<'_> {
                         self.write(model, entity, None, &parameters, Some(body), &["application/json", "application/x-ndjson", "text/csv"])
                             .await
                     }
-                    Method::PATCH => {
-                        let accepted = &["application/merge-patch+json", "application/json", "application/x-ndjson", "text/csv"];
-                        self.write(model, entity, None, &parameters, Some(body), accepted).await
+                    Method::PATCH => self.write(model, entity, None, &parameters, Some(body), LIST_PATCHES).await,
+                    Method::DELETE => {
+                        self.write(model, entity, None, &parameters, Some(body), &["application/json", "application/x-ndjson", "text/csv"])
+                            .await
                     }
-                    _ => Err(not_allowed("GET, HEAD, PATCH, POST")),
+                    _ => Err(not_allowed("DELETE, GET, HEAD, PATCH, POST")),
                 }
             }
             Route::Object(model, entity, id) => {
@@ -193,10 +204,10 @@ impl Incoming<'_> {
                         .await
                     }
                     Method::PUT => self.write(model, entity, Some(id), &parameters, Some(body), &["application/json"]).await,
-                    Method::PATCH => {
-                        self.write(model, entity, Some(id), &parameters, Some(body), &["application/merge-patch+json", "application/json"])
-                            .await
+                    Method::PATCH if objects::patched::is_asked(self.headers) => {
+                        self.json_patch(model, entity, id, &parameters, body).await
                     }
+                    Method::PATCH => self.write(model, entity, Some(id), &parameters, Some(body), OBJECT_PATCHES).await,
                     Method::DELETE => self.write(model, entity, Some(id), &parameters, None, &[]).await,
                     _ => Err(not_allowed("DELETE, GET, HEAD, PATCH, PUT")),
                 }
@@ -308,6 +319,25 @@ impl Incoming<'_> {
         .await
     }
 
+    async fn json_patch(
+        &self,
+        model: &str,
+        entity: &str,
+        id: Uuid,
+        parameters: &[(String, String)],
+        body: Body,
+    ) -> Result<Response<Body>, Problem> {
+        let (bytes, _memory) = self.read_body(body).await?;
+        let (method, target, headers, representation) = (&self.method, self.target, self.headers, Representation::Json);
+        let request = WriteRequest { method, target, parameters, headers, id: Some(id), representation, body: &bytes };
+        let request = &request;
+        self.again_when_stale(|plans| async move {
+            let plan = entity_of(&plans, model, entity)?;
+            objects::patched::write(&self.service.gate, &self.service.metrics, request, &plan).await
+        })
+        .await
+    }
+
     // Whether a list of new objects is so large, or may be, that it is not held in memory. Its objects are then not answered.
     fn comes_in_pieces(&self, representation: Representation) -> bool {
         representation != Representation::Json
@@ -387,11 +417,8 @@ impl Incoming<'_> {
         if accepted.contains(&media_type.as_str()) {
             return Ok(Representation::of_media_type(&media_type).unwrap_or(Representation::Json));
         }
-        Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported-media-type",
-            format!("The body must be {}.", accepted.join(" or ")),
-        ))
+        let detail = format!("The body must be {}.", accepted.join(" or "));
+        Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail))
     }
 
     fn declared_length(&self) -> Option<u64> {

@@ -443,9 +443,11 @@ pub fn lock(plan: &EntityPlan, rows: &Rows, selection: &[u32], conditions: &[&Co
     columns.sort_unstable();
     columns.dedup();
     let mut holds = Vec::with_capacity(columns.len());
+    let by_place: HashMap<(u32, usize), &Condition> =
+        conditions.iter().map(|condition| ((condition.row, condition.column), *condition)).collect();
     for column in columns {
         let pg_type = &plan.columns[column].pg_type;
-        let of_row = |row: &u32| conditions.iter().find(|condition| condition.column == column && condition.row == *row);
+        let of_row = |row: &u32| by_place.get(&(*row, column));
         let values = selection.iter().map(|row| of_row(row).and_then(|condition| condition.expected.as_deref()));
         places.push(statement.bind(Param::list(pg_type, values)));
         let given: Vec<bool> = selection.iter().map(|row| of_row(row).is_some()).collect();

@@ -11,12 +11,14 @@ use sonic_rs::LazyValue;
 use uuid::Uuid;
 
 use crate::body::{self, Purpose};
-use crate::plan::{EntityPlan, ID, Plans};
+use crate::named::{self, Names, Reference};
+use crate::new_id::new_id;
+use crate::plan::{EntityPlan, ID, Plans, VERSION};
 use crate::problem::{Fault, Intake, Path, Problem};
 use crate::rows::Rows;
 use crate::sql::Condition;
 use crate::value::{Form, Scalar};
-use crate::write::{Batch, Kind, Objects, Outcomes, Owner, Place, Unit, UnitOutcome, Work, Written};
+use crate::write::{Batch, Kind, Objects, Outcomes, Owner, Place, Unit, UnitOutcome, Work, Written, needed_by, sequence};
 
 // The most units of a request, and the most operations of all its units.
 const MOST_UNITS: usize = 10_000;
@@ -64,7 +66,7 @@ pub fn read(text: &str, plans: &Plans, key: Option<&str>) -> Result<Request, Pro
     if !intake.faults.is_empty() {
         return Err(intake.faults.into_problem());
     }
-    let mut reader = Reader { plans, batches: Vec::new(), by_kind: HashMap::new(), operations: 0 };
+    let mut reader = Reader { plans, batches: Vec::new(), by_kind: HashMap::new(), operations: 0, unconditional: Vec::new() };
     let mut request = Request {
         work: Work { batches: Vec::new(), units: Vec::with_capacity(units.len()), place: Place::Operation, want_objects: false, keep },
         failed: Vec::with_capacity(units.len()),
@@ -72,13 +74,22 @@ pub fn read(text: &str, plans: &Plans, key: Option<&str>) -> Result<Request, Pro
     for (index, raw) in units.iter().enumerate() {
         let mut intake = Intake::default();
         let mut unit = reader.unit(raw.as_raw_str(), index, &path.index(index), &mut intake);
+        let unconditional = std::mem::take(&mut reader.unconditional);
         if let Some(key) = key.filter(|_| unit.keys.is_empty()) {
             unit.key_texts = vec![format!("{key}/units/{index}")];
             unit.keys = vec![Sha256::digest(&unit.key_texts[0]).into()];
             unit.request = Some(Sha256::digest(raw.as_raw_str()).into());
         }
         request.work.units.push(unit);
-        request.failed.push((!intake.faults.is_empty()).then(|| intake.faults.into_problem()));
+        request.failed.push(match unconditional.first() {
+            _ if !intake.faults.is_empty() => Some(intake.faults.into_problem()),
+            Some((entity, _)) => {
+                let mut problem = Problem::precondition_required(entity, "patch and delete it with `if: {\"version\": …}`");
+                problem.errors.extend(unconditional.into_iter().map(|(_, fault)| fault).take(100));
+                Some(problem)
+            }
+            None => None,
+        });
         if reader.operations > MOST_OPERATIONS {
             return Err(Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -96,10 +107,15 @@ struct Reader<'p> {
     batches: Vec<Batch>,
     by_kind: HashMap<(usize, Kind), u32>,
     operations: usize,
+    // Of the unit being read: changes that lack a precondition, with their entities.
+    unconditional: Vec<(String, Fault)>,
 }
 
 #[derive(Default)]
 struct Operation<'t> {
+    // The id of a new object that has a name and none of its own.
+    id_made: Option<Uuid>,
+    name: Option<LazyValue<'t>>,
     op: Option<String>,
     model: Option<String>,
     entity: Option<String>,
@@ -126,13 +142,9 @@ impl Reader<'_> {
         let here = path.member("operations");
         match &operations {
             Some(list) if list.as_raw_str().starts_with('[') => {
-                for (number, operation) in sonic_rs::to_array_iter(list.as_raw_str()).filter_map(Result::ok).enumerate() {
-                    self.operations += 1;
-                    let owner = Owner { unit: index as u32, operation: number as u32 };
-                    if let Some(at) = self.operation(operation.as_raw_str(), owner, &here.index(number), intake) {
-                        unit.operations.push(at);
-                    }
-                }
+                let items: Vec<LazyValue<'_>> = sonic_rs::to_array_iter(list.as_raw_str()).filter_map(Result::ok).collect();
+                self.operations += items.len();
+                self.read_operations(&mut unit, &items, index as u32, &here, intake);
             }
             Some(_) => intake.push(&here, "must be a list"),
             None => intake.push(&here, "must be given"),
@@ -140,32 +152,50 @@ impl Reader<'_> {
         unit
     }
 
-    fn operation(&mut self, raw: &str, owner: Owner, path: &Path<'_>, intake: &mut Intake) -> Option<(u32, u32)> {
-        let mut operation = Operation::default();
-        for (name, value) in body::members(raw, path, intake) {
-            let here = path.member(&name);
-            let raw = value.as_raw_str();
-            match name.as_str() {
-                "op" => operation.op = body::string(raw, &here, intake),
-                "model" => operation.model = body::string(raw, &here, intake),
-                "entity" => operation.entity = body::string(raw, &here, intake),
-                "onConflict" => operation.on_conflict = body::string(raw, &here, intake),
-                "id" => operation.id = Some(value),
-                "object" => operation.object = Some(value),
-                "if" => operation.conditions = Some(value),
-                _ => intake.push(&here, "is no member of an operation"),
-            }
+    // All of them are looked at before any is read, because each may refer to what another one makes.
+    fn read_operations(&mut self, unit: &mut Unit, items: &[LazyValue<'_>], index: u32, path: &Path<'_>, intake: &mut Intake) {
+        let mut names = Names::default();
+        let mut operations = Vec::with_capacity(items.len());
+        for (number, item) in items.iter().enumerate() {
+            let here = path.index(number);
+            let mut operation = members(item.as_raw_str(), &here, intake);
+            name(&mut operation, number as u32, &mut names, &here, intake);
+            operations.push(operation);
         }
-        let plan = self.entity(&operation, path, intake);
-        let kind = kind(&operation, path, intake);
+        intake.names = Some(names);
+        let mut needs: Vec<(u32, u32)> = Vec::new();
+        for (number, operation) in operations.iter().enumerate() {
+            let owner = Owner { unit: index, operation: number as u32 };
+            if let Some(at) = self.operation(operation, owner, &path.index(number), intake) {
+                unit.operations.push(at);
+            }
+            needs.extend(intake.needs.drain(..).map(|needed| (number as u32, needed)));
+        }
+        // What refers only to what comes before it is done in the order given, and in no circle.
+        if needs.iter().all(|(operation, needed)| needed <= operation) {
+            return;
+        }
+        if let (_, Some(operation)) = sequence(&needed_by(items.len(), &needs)) {
+            let detail = "refers to a new object that refers back to it; make one without the reference, and patch it afterwards";
+            intake.push(&path.index(operation as usize), detail);
+        }
+        unit.needs = needs;
+    }
+
+    fn operation(&mut self, operation: &Operation<'_>, owner: Owner, path: &Path<'_>, intake: &mut Intake) -> Option<(u32, u32)> {
+        let plan = self.entity(operation, path, intake);
+        let kind = kind(operation, path, intake);
         let (plan, kind) = (plan?, kind?);
         let batch_index = self.batch(&plan, kind);
         let batch = &mut self.batches[batch_index as usize];
         let row = batch.rows.len() as u32;
         if kind.is_create() {
-            create(batch, &operation, path, intake);
+            create(batch, operation, path, intake);
         } else {
-            change(batch, &operation, path, intake);
+            change(batch, operation, path, intake);
+        }
+        if unconditional(batch, operation) {
+            self.unconditional.push((plan.entity().name.clone(), lacking(kind, path)));
         }
         // An object that was none left no row; its unit has a fault then.
         if batch.rows.len() as u32 == row {
@@ -212,6 +242,82 @@ impl Reader<'_> {
     }
 }
 
+fn members<'t>(raw: &'t str, path: &Path<'_>, intake: &mut Intake) -> Operation<'t> {
+    let mut operation = Operation::default();
+    for (name, value) in body::members(raw, path, intake) {
+        let here = path.member(&name);
+        let raw = value.as_raw_str();
+        match name.as_str() {
+            "op" => operation.op = body::string(raw, &here, intake),
+            "model" => operation.model = body::string(raw, &here, intake),
+            "entity" => operation.entity = body::string(raw, &here, intake),
+            "onConflict" => operation.on_conflict = body::string(raw, &here, intake),
+            "id" => operation.id = Some(value),
+            "object" => operation.object = Some(value),
+            "if" => operation.conditions = Some(value),
+            named::AS => operation.name = Some(value),
+            _ => intake.push(&here, "is no member of an operation"),
+        }
+    }
+    operation
+}
+
+// Notes the name of what an operation makes, with the id that it has or gets.
+fn name(operation: &mut Operation<'_>, number: u32, names: &mut Names, path: &Path<'_>, intake: &mut Intake) {
+    let Some(raw) = &operation.name else { return };
+    let here = path.member(named::AS);
+    let Some(name) = body::string(raw.as_raw_str(), &here, intake) else { return };
+    if name.is_empty() || name.len() > named::MOST_NAME_BYTES {
+        return intake.push(&here, format!("must have 1 to {} bytes", named::MOST_NAME_BYTES));
+    }
+    if operation.op.as_deref() != Some("create") {
+        return intake.push(&here, "is for create only: what is there already has an id");
+    }
+    if operation.on_conflict.as_deref().is_some_and(|on_conflict| on_conflict != "error") {
+        return intake.push(&here, "can't go with onConflict: what is there already has another id");
+    }
+    let own = operation.object.as_ref().and_then(|object| {
+        let mut members = sonic_rs::to_object_iter(object.as_raw_str()).filter_map(Result::ok);
+        let (_, id) = members.find(|(name, _)| name == "id")?;
+        match Scalar::read(id.as_raw_str()) {
+            Ok(Some(Scalar::String(id))) => Uuid::try_parse(&id).ok(),
+            _ => None,
+        }
+    });
+    if own.is_none() {
+        operation.id_made = Some(new_id());
+    }
+    let id = own.or(operation.id_made).unwrap_or_default();
+    let (model, entity) = (operation.model.as_deref().unwrap_or_default(), operation.entity.as_deref().unwrap_or_default());
+    if !names.add(name, number, model, entity, id) {
+        intake.push(&here, "is the name of two objects");
+    }
+}
+
+// Whether an operation changes an object of which it says nothing, though the entity wants it.
+fn unconditional(batch: &Batch, operation: &Operation<'_>) -> bool {
+    if !batch.plan.entity().require_if_match {
+        return false;
+    }
+    match batch.kind {
+        Kind::CreateOrUpdate => true,
+        // Nobody else can have changed what the unit itself makes.
+        Kind::Patch | Kind::Delete if operation.id.as_ref().is_some_and(|id| id.as_raw_str().starts_with('{')) => false,
+        Kind::Patch | Kind::Delete => {
+            let row = batch.rows.len() as u32 - 1;
+            !batch.conditions.iter().rev().take_while(|condition| condition.row == row).any(|condition| condition.column == VERSION)
+        }
+        _ => false,
+    }
+}
+
+fn lacking(kind: Kind, path: &Path<'_>) -> Fault {
+    match kind {
+        Kind::CreateOrUpdate => Fault::at(path.member("onConflict").pointer(), "update would change objects whatever their version"),
+        _ => Fault::at(path.member("if").member("version").pointer(), "must be given"),
+    }
+}
+
 fn kind(operation: &Operation<'_>, path: &Path<'_>, intake: &mut Intake) -> Option<Kind> {
     let kind = match (operation.op.as_deref(), operation.on_conflict.as_deref()) {
         (Some("create"), None | Some("error")) => Kind::Create,
@@ -250,17 +356,22 @@ fn create(batch: &mut Batch, operation: &Operation<'_>, path: &Path<'_>, intake:
     if operation.id.is_some() {
         intake.push(&path.member("id"), "of a new object belongs into the object");
     }
+    let before = batch.rows.len();
     read_object(object.as_raw_str(), batch, Purpose::Create, &here, intake);
+    if let Some(id) = operation.id_made.filter(|_| batch.rows.len() > before) {
+        set_id(batch, id);
+    }
+}
+
+fn set_id(batch: &mut Batch, id: Uuid) {
+    batch.rows.set(ID, |out| {
+        out.extend_from_slice(id.as_bytes());
+        true
+    });
 }
 
 fn change(batch: &mut Batch, operation: &Operation<'_>, path: &Path<'_>, intake: &mut Intake) {
-    let id = match operation.id.as_ref().map(|id| Scalar::read(id.as_raw_str())) {
-        Some(Ok(Some(Scalar::String(id)))) => Uuid::try_parse(&id).ok(),
-        _ => None,
-    };
-    if id.is_none() {
-        intake.push(&path.member("id"), "must be given, as a string with a UUID");
-    }
+    let id = id_of(operation, &batch.plan, &path.member("id"), intake);
     let here = path.member("object");
     let before = batch.rows.len();
     match &operation.object {
@@ -275,13 +386,30 @@ fn change(batch: &mut Batch, operation: &Operation<'_>, path: &Path<'_>, intake:
     if batch.rows.get(row, ID) != crate::rows::Value::Absent && batch.rows.id(row) != id.into_bytes() {
         intake.push(&here.member("id"), "is another than the operation's id");
     }
-    batch.rows.set(ID, |out| {
-        out.extend_from_slice(id.as_bytes());
-        true
-    });
+    set_id(batch, id);
     if let Some(conditions) = &operation.conditions {
         read_conditions(conditions.as_raw_str(), batch, row as u32, &path.member("if"), intake);
     }
+}
+
+fn id_of(operation: &Operation<'_>, plan: &EntityPlan, path: &Path<'_>, intake: &mut Intake) -> Option<Uuid> {
+    let raw = operation.id.as_ref().map(LazyValue::as_raw_str).unwrap_or_default();
+    match named::own_id(raw, plan, path, intake) {
+        Reference::New { id, operation } => {
+            intake.needs.push(operation);
+            return Some(id);
+        }
+        Reference::Faulty => return None,
+        Reference::Plain => {}
+    }
+    let id = match Scalar::read(raw) {
+        Ok(Some(Scalar::String(id))) => Uuid::try_parse(&id).ok(),
+        _ => None,
+    };
+    if id.is_none() {
+        intake.push(path, "must be given, as a string with a UUID");
+    }
+    id
 }
 
 fn read_object(raw: &str, batch: &mut Batch, purpose: Purpose, path: &Path<'_>, intake: &mut Intake) {
@@ -298,7 +426,7 @@ fn read_conditions(raw: &str, batch: &mut Batch, row: u32, path: &Path<'_>, inta
             intake.push(&here, format!("is no member of {}", batch.plan.entity().name));
             continue;
         };
-        if batch.conditions.iter().any(|condition| condition.row == row && condition.column == column) {
+        if batch.conditions.iter().rev().take_while(|condition| condition.row == row).any(|condition| condition.column == column) {
             intake.push(&here, "is given twice");
             continue;
         }

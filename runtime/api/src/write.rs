@@ -15,13 +15,15 @@ use autonomy_crds::event::WriteContext;
 use rand::RngExt;
 use uuid::Uuid;
 
+use crate::body::IF_MATCH;
 use crate::database::{Failure, Gate, Meaning, meaning, problem};
 use crate::plan::EntityPlan;
-use crate::problem::{PartReference, Problem};
+use crate::problem::{Fault, PartReference, Problem};
 use crate::rows::Rows;
 use crate::sql::Condition;
-pub use attempt::text;
 use attempt::{Attempt, Outcome};
+pub use attempt::{object, text};
+pub use order::{needed_by, sequence};
 
 // A set that meets deadlocks or serialization failures is tried so often.
 const TRIES: u32 = 8;
@@ -96,6 +98,8 @@ pub struct Unit {
     pub context: WriteContext,
     /// Each operation's batch and row.
     pub operations: Vec<(u32, u32)>,
+    /// Where operations refer to what later ones make: which operation needs which one before it.
+    pub needs: Vec<(u32, u32)>,
 }
 
 /// Where in the request's body an operation's object is.
@@ -122,6 +126,17 @@ impl Place {
             Self::LaterItem(before) => format!("/{}", before + owner.operation),
             Self::Unit => format!("/{}", owner.unit),
             Self::Operation => format!("/units/{}/operations/{}/object", owner.unit, owner.operation),
+        }
+    }
+
+    /// The fault that an operation's precondition does not hold, where it was said.
+    pub fn precondition(self, owner: Owner) -> Fault {
+        let detail = "does not hold: the object is another by now";
+        let pointer = self.pointer(owner);
+        match self {
+            Self::Body => Fault::parameter("If-Match", detail),
+            Self::Item | Self::LaterItem(_) | Self::Unit => Fault::at(format!("{pointer}/{IF_MATCH}"), detail),
+            Self::Operation => Fault::at(format!("{}/if", pointer.trim_end_matches("/object")), detail),
         }
     }
 }

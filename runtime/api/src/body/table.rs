@@ -1,9 +1,11 @@
 //! Bodies in CSV (RFC 4180): a heading with the members' names, then a line an object. An empty cell is as if the member were not there. Cells of
 //! JSON attributes and of parts hold JSON.
 
+use std::borrow::Cow;
+
 use serde::de::IgnoredAny;
 
-use super::{Before, ObjectSeed, Purpose, is_too_deep, malformed};
+use super::{Before, IF_MATCH, MOST_DEPTH, ObjectSeed, Purpose, is_deeper, malformed};
 use crate::plan::{EntityPlan, SYSTEM};
 use crate::problem::{Intake, Path, Problem};
 use crate::rows::Rows;
@@ -12,7 +14,7 @@ use crate::value::{Encoder, Scalar};
 /// A table whose heading is read.
 #[derive(Debug)]
 pub struct Table {
-    columns: Vec<usize>,
+    columns: Vec<Heading>,
 }
 
 impl Table {
@@ -55,7 +57,10 @@ impl Table {
             let mut object = ObjectSeed { plan, purpose, path: &path, rows: &mut *rows, intake: &mut *intake };
             object.begin();
             for (column, cell) in self.columns.iter().zip(&record).filter(|(_, cell)| !cell.is_empty()) {
-                object.set(*column, scalar(&plan.columns[*column].encoder, cell));
+                match column {
+                    Heading::Column(column) => object.set(*column, scalar(&plan.columns[*column].encoder, cell)),
+                    Heading::IfMatch => object.expect(Ok(Some(Scalar::String(etag(cell))))),
+                }
             }
             object.complete();
             index += 1;
@@ -73,13 +78,34 @@ fn not_csv(error: &csv::Error, before: usize) -> Problem {
     malformed(format!("The body is not CSV{line}."))
 }
 
+// What a column of the table holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heading {
+    // A member.
+    Column(usize),
+    // The versions that the client has seen.
+    IfMatch,
+}
+
+// A version, as tables have it in their column `version`, stands for its ETag.
+fn etag(cell: &str) -> Cow<'_, str> {
+    let cell = cell.trim();
+    if cell.bytes().all(|byte| byte.is_ascii_digit()) { Cow::Owned(format!("\"{cell}\"")) } else { Cow::Borrowed(cell) }
+}
+
 // The columns that the heading names.
-fn heading(names: &csv::StringRecord, plan: &EntityPlan) -> Result<Vec<usize>, Problem> {
-    let mut columns: Vec<usize> = Vec::with_capacity(names.len());
+fn heading(names: &csv::StringRecord, plan: &EntityPlan) -> Result<Vec<Heading>, Problem> {
+    let mut columns: Vec<Heading> = Vec::with_capacity(names.len());
     for name in names {
         let name = name.trim();
-        let Some(column) = plan.column_of_member(name, columns.last().map_or(SYSTEM, |last| last + 1)) else {
-            return Err(malformed(format!("The heading has {name:?}, which is no member of {}.", plan.entity().name)));
+        let likely = match columns.last() {
+            Some(Heading::Column(last)) => last + 1,
+            _ => SYSTEM,
+        };
+        let column = match plan.column_of_member(name, likely) {
+            Some(column) => Heading::Column(column),
+            None if name == IF_MATCH => Heading::IfMatch,
+            None => return Err(malformed(format!("The heading has {name:?}, which is no member of {}.", plan.entity().name))),
         };
         if columns.contains(&column) {
             return Err(malformed(format!("The heading has {name} twice.")));
@@ -96,7 +122,7 @@ fn scalar<'t>(encoder: &Encoder, cell: &'t str) -> Result<Option<Scalar<'t>>, &'
     match encoder {
         Encoder::Json | Encoder::Parts(_) => {
             let json = cell.trim();
-            if is_too_deep(json) {
+            if is_deeper(json, MOST_DEPTH) {
                 return Err("is nested too deep");
             }
             sonic_rs::from_str::<IgnoredAny>(json).map_err(|_| "must be JSON")?;

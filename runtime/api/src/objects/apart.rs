@@ -7,13 +7,18 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
-use super::{WriteRequest, context, idempotency_key, request_hash};
+use super::{WriteRequest, context, idempotency_key, preconditions, request_hash};
 use crate::problem::{Fault, Faults, MOST_ROWS_APART, Problem};
 use crate::transactions::{self, Request};
 use crate::write::{Batch, Effect, Objects, Outcomes, Owner, Place, Unit, UnitOutcome, Work, Written};
 
-/// What is to be written: each row as a unit of its own, those with faults failed already.
-pub fn read(request: &WriteRequest<'_>, mut batch: Batch, mut faults: BTreeMap<u32, Faults>) -> Result<Request, Problem> {
+/// What is to be written: each row as a unit of its own, those with faults, or without a precondition that they need, failed already.
+pub fn read(
+    request: &WriteRequest<'_>,
+    mut batch: Batch,
+    mut faults: BTreeMap<u32, Faults>,
+    unconditional: &[u32],
+) -> Result<Request, Problem> {
     let count = batch.rows.len() as u32;
     if count as usize > MOST_ROWS_APART {
         let fault = Fault::at("", format!("must be a list of at most {MOST_ROWS_APART} objects, where each fails for itself"));
@@ -31,10 +36,15 @@ pub fn read(request: &WriteRequest<'_>, mut batch: Batch, mut faults: BTreeMap<u
             request: hash,
             context: context.clone(),
             operations: vec![(0, row)],
+            needs: Vec::new(),
         }
     });
     let units = units.collect();
-    let failed = (0..count).map(|row| faults.remove(&row).map(Faults::into_problem)).collect();
+    let failed = (0..count).map(|row| match faults.remove(&row) {
+        Some(faults) => Some(faults.into_problem()),
+        None => unconditional.binary_search(&row).is_ok().then(|| preconditions::required_of(&batch.plan, &[row])),
+    });
+    let failed = failed.collect();
     Ok(Request { work: Work { batches: vec![batch], units, place: Place::Unit, want_objects: false, keep }, failed })
 }
 

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
 
-use super::{Answer, context, head_hash, idempotency_key};
+use super::{Answer, context, head_hash, idempotency_key, preconditions};
 use crate::body::table::Table;
 use crate::body::unreadable;
 use crate::body::{self, Before, Purpose};
@@ -53,6 +53,7 @@ pub struct Incoming<'a> {
 /// A problem; then nothing of it is written.
 pub async fn write(gate: &Gate, plan: &Arc<EntityPlan>, incoming: Incoming<'_>) -> Result<(Response<Body>, Counts), Problem> {
     let Incoming { target, headers, representation, kind, body } = incoming;
+    preconditions::of_upsert(plan, kind)?;
     let mut unit = Unit { context: context(headers), ..Unit::default() };
     let mut hash = None;
     if let Some(key) = idempotency_key(headers)? {
@@ -85,20 +86,13 @@ pub async fn write(gate: &Gate, plan: &Arc<EntityPlan>, incoming: Incoming<'_>) 
 // The key was used before: the rest of the body tells whether it was for this request.
 async fn replay(mut pieces: Pieces, request: Option<[u8; 32]>, outcome: UnitOutcome) -> Result<(Response<Body>, Counts), Problem> {
     while pieces.next().await?.is_some() {}
-    let reused = || {
-        Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "idempotency-key-reused",
-            "This Idempotency-Key was used for another request; take a new key for each new request.",
-        )
-    };
     match outcome {
         UnitOutcome::Replayed { answer, .. } if request == Some(pieces.hash()) => {
-            let answer: Answer = serde_json::from_str(&answer).map_err(|_| reused())?;
+            let answer: Answer = serde_json::from_str(&answer).map_err(|_| Problem::idempotency_key_reused())?;
             Ok((answer.into_response(true), Counts::default()))
         }
         UnitOutcome::Failed(problem) => Err(problem),
-        _ => Err(reused()),
+        _ => Err(Problem::idempotency_key_reused()),
     }
 }
 

@@ -117,7 +117,8 @@ impl<'a> Attempt<'a> {
         }
         match batch.kind {
             Kind::Create => (1..COPY_ROWS).contains(&batch.rows.len()),
-            Kind::CreateOrUpdate | Kind::Put => batch.rows.len() == 1,
+            Kind::CreateOrUpdate => batch.rows.len() == 1,
+            Kind::Put => batch.rows.len() == 1 && !batch.plan.entity().require_if_match,
             Kind::Patch => batch.rows.len() == 1 && !gives_nothing(batch, 0) && !gives_objects(batch, 0),
             Kind::CreateOrIgnore | Kind::Delete => false,
         }
@@ -220,11 +221,7 @@ impl<'a> Attempt<'a> {
                     going_on.push(unit);
                     continue;
                 }
-                Some((first, _, _)) if request.is_some() && first != request => UnitOutcome::Failed(Problem::new(
-                    StatusCode::UNPROCESSABLE_ENTITY,
-                    "idempotency-key-reused",
-                    "This Idempotency-Key was used for another request; take a new key for each new request.",
-                )),
+                Some((first, _, _)) if request.is_some() && first != request => UnitOutcome::Failed(Problem::idempotency_key_reused()),
                 Some((_, status, answer)) if used_keys.len() == keys.len() => {
                     UnitOutcome::Replayed { status: *status, answer: answer.clone() }
                 }
@@ -282,7 +279,7 @@ impl<'a> Attempt<'a> {
 
     // Level by level; in a level, tables in the order of their names, so that transactions lock in the same order.
     fn steps(&self) -> Vec<Step> {
-        let mut steps: BTreeMap<(u16, &str, Kind, u32), Vec<u32>> = BTreeMap::new();
+        let mut steps: BTreeMap<(u32, &str, Kind, u32), Vec<u32>> = BTreeMap::new();
         for unit in &self.units {
             for (batch, row) in &self.unit(*unit).operations {
                 let of = &self.work.batches[*batch as usize];
@@ -290,7 +287,11 @@ impl<'a> Attempt<'a> {
                 steps.entry((level, of.plan.table.as_str(), of.kind, *batch)).or_default().push(*row);
             }
         }
-        steps.into_iter().map(|((_, _, _, batch), rows)| Step { batch, rows }).collect()
+        let in_order = |mut rows: Vec<u32>| {
+            rows.sort_unstable();
+            rows
+        };
+        steps.into_iter().map(|((_, _, _, batch), rows)| Step { batch, rows: in_order(rows) }).collect()
     }
 
     async fn apply(&mut self, session: &mut Session, step: &Step) -> Result<(), Stop> {
@@ -374,12 +375,24 @@ impl<'a> Attempt<'a> {
     }
 
     async fn put(&mut self, session: &mut Session, batch: &Batch, step: &Step) -> Result<(), Stop> {
-        if batch.conditions.iter().any(|condition| step.rows.contains(&condition.row)) {
+        let conditional = conditions(batch, &step.rows).next().is_some();
+        if conditional {
             let present = self.lock(session, batch, step, &step.rows).await?;
             let gone: Vec<u32> = step.rows.iter().copied().filter(|row| !present.contains_key(row)).collect();
             if !gone.is_empty() {
-                return Err(self.culprits(step, &gone, |_| precondition_failed("The object is not there.")));
+                return Err(self.culprits(step, &gone, |_| Problem::precondition_failed("The object is not there.")));
             }
+        } else if batch.plan.entity().require_if_match {
+            // It may make the object, but not replace one.
+            let present = self.lock(session, batch, step, &step.rows).await?;
+            if !present.is_empty() {
+                let there: Vec<u32> = present.into_keys().collect();
+                return Err(self.culprits(step, &there, |_| {
+                    let how = "give its ETag in If-Match, or If-None-Match: * where the object is meant to be new";
+                    Problem::precondition_required(&batch.plan.entity().name, how).with(Fault::parameter("If-Match", "must be given"))
+                }));
+            }
+            return self.insert(session, batch, step, &step.rows, &Conflict::Fail).await;
         }
         let columns = sql::own_columns(&batch.plan);
         if columns.is_empty() {
@@ -392,8 +405,7 @@ impl<'a> Attempt<'a> {
         let columns: Vec<usize> = (SYSTEM..batch.plan.columns.len())
             .filter(|column| step.rows.iter().any(|row| batch.rows.get(*row as usize, *column) != Value::Absent))
             .collect();
-        let conditional =
-            batch.conditions.iter().any(|condition| step.rows.binary_search(&condition.row).is_ok() || step.rows.contains(&condition.row));
+        let conditional = conditions(batch, &step.rows).next().is_some();
         let mut versions = HashMap::new();
         if conditional || step.rows.len() > 1 || columns.is_empty() {
             versions = self.lock(session, batch, step, &step.rows).await?;
@@ -402,17 +414,12 @@ impl<'a> Attempt<'a> {
                 return Err(self.culprits(step, &gone, |owner| not_there(batch, &gone, self.work, owner)));
             }
         }
-        let empty: Vec<u32> = step
-            .rows
-            .iter()
-            .copied()
-            .filter(|row| columns.iter().all(|column| batch.rows.get(*row as usize, *column) == Value::Absent))
-            .collect();
+        let (empty, rows): (Vec<u32>, Vec<u32>) =
+            step.rows.iter().copied().partition(|row| columns.iter().all(|column| batch.rows.get(*row as usize, *column) == Value::Absent));
         for row in &empty {
             let (id, version) = (batch.rows.id(*row as usize), versions.get(row).copied().unwrap_or_default());
             self.set_result(step, *row, Written { id, version, effect: Effect::Updated });
         }
-        let rows: Vec<u32> = step.rows.iter().copied().filter(|row| !empty.contains(row)).collect();
         if rows.is_empty() {
             return Ok(());
         }
@@ -496,10 +503,7 @@ impl<'a> Attempt<'a> {
 
     // The versions of the objects that are there, locked; stops where conditions do not hold.
     async fn lock(&self, session: &mut Session, batch: &Batch, step: &Step, rows: &[u32]) -> Result<HashMap<u32, i64>, Stop> {
-        let mut sorted = rows.to_vec();
-        sorted.sort_unstable();
-        let conditions: Vec<&sql::Condition> =
-            batch.conditions.iter().filter(|condition| sorted.binary_search(&condition.row).is_ok()).collect();
+        let conditions: Vec<&sql::Condition> = conditions(batch, rows).collect();
         let statement = sql::lock(&batch.plan, &batch.rows, rows, &conditions, batch.kind == Kind::Delete);
         let mut versions = HashMap::new();
         let mut unmet = Vec::new();
@@ -516,13 +520,13 @@ impl<'a> Attempt<'a> {
         }
         Err(self.culprits(step, &unmet, |owner| {
             let row = self.unit(owner.unit).operations.get(owner.operation as usize).map(|(_, row)| *row);
-            let members: Vec<&str> = batch
-                .conditions
+            let members: Vec<&str> = conditions
                 .iter()
                 .filter(|condition| Some(condition.row) == row)
                 .map(|condition| batch.plan.columns[condition.column].member.as_str())
                 .collect();
-            precondition_failed(format!("The object has not the values expected of: {}.", members.join(", ")))
+            Problem::precondition_failed(format!("The object has not the values expected of: {}.", members.join(", ")))
+                .with(self.work.place.precondition(owner))
         }))
     }
 
@@ -687,8 +691,9 @@ fn by_columns(batch: &Batch, rows: &[u32]) -> Vec<(Vec<usize>, Vec<u32>)> {
     groups
 }
 
-fn precondition_failed(detail: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::PRECONDITION_FAILED, "precondition-failed", detail)
+// The conditions on these rows, which are in order.
+fn conditions<'b>(batch: &'b Batch, rows: &[u32]) -> impl Iterator<Item = &'b sql::Condition> {
+    batch.conditions.iter().filter(move |condition| rows.binary_search(&condition.row).is_ok())
 }
 
 /// The problem of references that point to nothing; its faults say which.

@@ -50,13 +50,38 @@ pub fn merge_patch(target: Option<&str>, patch: &str, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
+    fn merged(target: Option<&str>, patch: &str) -> String {
+        let mut out = Vec::new();
+        merge_patch(target, patch, &mut out);
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    // RFC 7396, appendix A, all of it.
     #[test]
-    fn objects_are_merged_as_rfc_7396_says() {
-        let merged = |target: Option<&str>, patch: &str| {
-            let mut out = Vec::new();
-            merge_patch(target, patch, &mut out);
-            String::from_utf8(out).expect("UTF-8")
-        };
+    fn every_example_of_rfc_7396_comes_out_as_it_says() {
+        for (target, patch, result) in [
+            (r#"{"a":"b"}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
+            (r#"{"a":"b"}"#, r#"{"b":"c"}"#, r#"{"a":"b","b":"c"}"#),
+            (r#"{"a":"b"}"#, r#"{"a":null}"#, "{}"),
+            (r#"{"a":"b","b":"c"}"#, r#"{"a":null}"#, r#"{"b":"c"}"#),
+            (r#"{"a":["b"]}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
+            (r#"{"a":"c"}"#, r#"{"a":["b"]}"#, r#"{"a":["b"]}"#),
+            (r#"{"a":{"b":"c"}}"#, r#"{"a":{"b":"d","c":null}}"#, r#"{"a":{"b":"d"}}"#),
+            (r#"{"a":[{"b":"c"}]}"#, r#"{"a":[1]}"#, r#"{"a":[1]}"#),
+            (r#"["a","b"]"#, r#"["c","d"]"#, r#"["c","d"]"#),
+            (r#"{"a":"b"}"#, r#"["c"]"#, r#"["c"]"#),
+            (r#"{"a":"foo"}"#, "null", "null"),
+            (r#"{"a":"foo"}"#, r#""bar""#, r#""bar""#),
+            (r#"{"e":null}"#, r#"{"a":1}"#, r#"{"e":null,"a":1}"#),
+            ("[1,2]", r#"{"a":"b","c":null}"#, r#"{"a":"b"}"#),
+            ("{}", r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
+        ] {
+            assert_eq!(merged(Some(target), patch), result, "{target} with {patch}");
+        }
+    }
+
+    #[test]
+    fn what_is_merged_keeps_its_digits() {
         assert_eq!(merged(Some(r#"{"a":"b","c":{"d":1.10,"f":2}}"#), r#"{"a":"z","c":{"f":null}}"#), r#"{"a":"z","c":{"d":1.10}}"#);
         assert_eq!(merged(Some("[1]"), r#"{"a":{"b":null}}"#), r#"{"a":{}}"#);
         assert_eq!(merged(Some(r#"{"a":1}"#), r#"{"a":null}"#), "{}");

@@ -38,6 +38,22 @@ async fn an_attribute_that_is_added_is_served_without_a_restart() {
 }
 
 #[tokio::test]
+async fn preconditions_are_wanted_from_when_the_model_says_so() {
+    let api = Api::start().await;
+    let path = format!("/api/shop/products/{}", api.make("/api/shop/products", json!({"title": "Tea"})).await);
+    api.patch(&path, &json!({"title": "Green tea"})).await.expect(200);
+    let strict = MODEL.replace("    - name: Product\n", "    - name: Product\n      requireIfMatch: true\n");
+    apply_models(&api.admin, &models(&strict)).await.expect("applied");
+    let mut tries = 0;
+    while api.patch(&path, &json!({"title": "Tea"})).await.status.as_u16() != 428 {
+        tries += 1;
+        assert!(tries < 10_000, "the catalog's change never appears");
+    }
+    let etag = api.get(&path).await.expect(200).header("etag").to_owned();
+    api.send(Method::DELETE, &path, &[("if-match", &etag)], None).await.expect(204);
+}
+
+#[tokio::test]
 async fn a_table_that_is_other_than_the_catalog_said_is_met_with_the_newest_catalog() {
     let api = Api::start().await;
     api.make("/api/shop/products", json!({"title": "Tea"})).await;

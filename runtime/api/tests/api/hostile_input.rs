@@ -63,15 +63,16 @@ async fn paths_methods_and_media_types_that_are_none_are_problems() {
     }
     let missing = format!("/api/shop/stores/{}", uuid::Uuid::now_v7());
     api.get(&missing).await.expect(404);
-    let answer = api.send(Method::DELETE, "/api/shop/stores", &[], None).await.expect(405);
-    assert_eq!(answer.header("allow"), "GET, HEAD, PATCH, POST");
+    let answer = api.send(Method::PUT, "/api/shop/stores", &[], body()).await.expect(405);
+    assert_eq!(answer.header("allow"), "DELETE, GET, HEAD, PATCH, POST");
     for (method, path) in
         [(Method::POST, missing.as_str()), (Method::GET, "/api/transactions"), (Method::PUT, "/api"), (Method::POST, "/api/shop")]
     {
         api.send(method, path, &[], body()).await.expect(405);
     }
     api.send(Method::POST, "/api/shop/stores", &[("content-type", "text/plain")], body()).await.expect(415);
-    api.send(Method::PATCH, &missing, &[("content-type", "application/json-patch+json")], body()).await.expect(415);
+    let answer = api.send(Method::PATCH, &missing, &[("content-type", "application/xml")], body()).await.expect(415);
+    assert_eq!(answer.header("accept-patch"), "application/merge-patch+json, application/json, application/json-patch+json");
     api.send(Method::POST, "/api/shop/stores", &[("if-match", "\"1\"")], Some(json!({"code": "A"}).to_string())).await.expect(400);
     api.send(Method::DELETE, &missing, &[("if-match", "x")], None).await.expect(412);
     api.get("/api/shop/stores?%00=1").await.expect(400);
@@ -107,6 +108,10 @@ async fn the_api_describes_itself() {
         assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
     }
     assert!(document["paths"]["/api/shop/sales/{id}"]["patch"].is_object());
+    let patches = &document["paths"]["/api/shop/sales/{id}"]["patch"]["requestBody"]["content"];
+    assert!(patches["application/json-patch+json"]["examples"]["tested"]["value"].is_array());
+    let deletions = &document["paths"]["/api/shop/sales"]["delete"]["requestBody"]["content"];
+    assert_eq!(deletions["application/json"]["schema"]["minItems"], 1);
     assert_eq!(api.get("/healthz").await.status.as_u16(), 200);
     assert_eq!(api.get("/readyz").await.status.as_u16(), 200);
     assert!(api.get("/metrics").await.text.contains("autonomy_api_requests_total"));

@@ -223,6 +223,11 @@ impl Steps<'_> {
             OnConflict::Ignore => "ignore",
             OnConflict::Update => "update",
         };
+        if create.on_conflict == OnConflict::Update && entity.is_some_and(|entity| entity.require_if_match) {
+            let message =
+                format!("{} requires changes to name the version seen, which update can't; write ignore, or patch it", create.entity);
+            self.faults.add(format!("{path}.onConflict"), message);
+        }
         let mut head = operation_head("create", &create.model, &create.entity);
         head.push_str(&format!("\"onConflict\":\"{on_conflict}\",\"object\":{{\"id\":"));
         Some(Action::Create(Box::new(CreateAction { head, for_each: for_each?, id: members.take("id"), members })))
@@ -237,6 +242,10 @@ impl Steps<'_> {
         }
         let members = Members::compile(&patch.object, entity, &[], &names, &format!("{path}.object"), self.faults);
         let precondition = Members::compile(&patch.precondition, entity, &["version"], &names, &format!("{path}.if"), self.faults);
+        if entity.is_some_and(|entity| entity.require_if_match) && !patch.precondition.contains_key("version") {
+            let message = format!("{} requires changes to name the version seen, for example object.version", patch.entity);
+            self.faults.add(format!("{path}.if.version"), message);
+        }
         let mut head = operation_head("patch", &patch.model, &patch.entity);
         head.push_str("\"id\":");
         Some(Action::Patch(Box::new(PatchAction { head, for_each: for_each?, id: id?, members, precondition })))

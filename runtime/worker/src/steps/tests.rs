@@ -44,9 +44,13 @@ spec:
 ";
 
 fn service(spec: &str) -> Result<CompiledService, Faults> {
+    service_of(MODEL, spec)
+}
+
+fn service_of(model: &str, spec: &str) -> Result<CompiledService, Faults> {
     let parse = |text: &str| documents::parse("test.yaml", text).unwrap_or_else(|errors| panic!("{errors:?}"));
     let models: Vec<_> =
-        parse(MODEL).into_iter().filter_map(|r| if let Resource::DataModel(model) = r { Some(model) } else { None }).collect();
+        parse(model).into_iter().filter_map(|r| if let Resource::DataModel(model) = r { Some(model) } else { None }).collect();
     let models: BTreeMap<String, Arc<Model>> =
         resolve::resolve_all(&models).unwrap().into_iter().map(|model| (model.name.clone(), Arc::new(model))).collect();
     let indented: String = spec.lines().map(|line| format!("  {line}\n")).collect();
@@ -241,4 +245,25 @@ fn the_services_of_the_loyalty_case_compile() {
         count += 1;
     }
     assert!(count >= 4);
+}
+
+#[test]
+fn changes_of_an_entity_that_requires_if_match_name_the_version() {
+    let strict = MODEL.replace("    - name: Customer\n", "    - name: Customer\n      requireIfMatch: true\n");
+    let steps = |version: &str, on_conflict: &str| {
+        format!(
+            "trigger: {{queue: {{model: shop, entity: Sale}}}}
+steps:
+- patch: {{model: shop, entity: Customer, id: object.customerId, object: {{rate: '1.5'}}, if: {{{version}}}}}
+- create: {{model: shop, entity: Customer, object: {{number: object.customerNumber}}, onConflict: {on_conflict}}}
+- patch: {{model: shop, entity: Sale, id: object.id, object: {{status: \"'accrued'\"}}}}"
+        )
+    };
+    let faults = service_of(&strict, &steps("", "update")).unwrap_err().to_string();
+    for path in ["spec.steps[0].patch.if.version", "spec.steps[1].create.onConflict"] {
+        assert!(faults.contains(path), "{faults}");
+    }
+    assert!(!faults.contains("spec.steps[2]"), "{faults}");
+    assert!(service_of(&strict, &steps("version: '1'", "ignore")).is_ok());
+    assert!(service(&steps("", "update")).is_ok());
 }
