@@ -97,7 +97,7 @@ async fn look(gate: &Gate, request: &WriteRequest<'_>, plan: &EntityPlan) -> Res
     let id = request.id.unwrap_or_default();
     let columns: Vec<usize> = (0..plan.columns.len()).collect();
     let mut session = gate.session().await?;
-    let rows = session.rows(sql::object(plan, id.into_bytes(), &columns, &[])).await?;
+    let rows = session.rows(sql::object(plan, id.into_bytes(), None, &columns, &[])).await?;
     let present = match rows.first() {
         Some(row) => {
             let version = write::text(row, VERSION)?.and_then(|version| version.parse().ok()).ok_or_else(Problem::internal)?;
