@@ -167,7 +167,9 @@ async fn former_versions_follow_renames_and_types() {
                 "SELECT string_agg(coalesce(former.{column}::text, '-'), ' ' ORDER BY number) FROM shop.receipt__history h \
                  CROSS JOIN LATERAL jsonb_populate_record(NULL::shop.receipt, h.\"row\") former"
             );
-            text(&pool, &sql).await
+            // PostgreSQL does not make a kept plan anew when only the row type in it has changed. The API's statements have the table in them too.
+            let query = sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(sql)).persistent(false);
+            query.fetch_one(&pool).await.expect("former versions can be read")
         }
     };
     assert_eq!(read("amount").await, "12.5 much 7");
