@@ -6,6 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::query::{DEFAULT_LIMIT, MOST_LIMIT};
 
+mod events;
+
 /// The document of a model.
 pub fn document(model: &Model) -> Value {
     let mut paths = Map::new();
@@ -13,6 +15,7 @@ pub fn document(model: &Model) -> Value {
     for entity in &model.entities {
         let base = format!("/api/{}/{}", model.name, entity.path);
         paths.insert(base.clone(), list_path(entity));
+        paths.insert(format!("{base}/events"), events::path(entity));
         paths.insert(format!("{base}/{{id}}"), object_path(entity));
         schemas.insert(format!("{}Create", entity.name), create_schema(entity));
         schemas.insert(format!("{}Patch", entity.name), patch_schema(entity));
@@ -21,6 +24,7 @@ pub fn document(model: &Model) -> Value {
     paths.insert("/api/transactions".to_owned(), transactions_path());
     schemas.extend(transaction_schemas());
     schemas.insert("Problem".to_owned(), problem_schema());
+    schemas.insert("CloudEvent".to_owned(), events::cloud_event_schema());
     schemas.insert("Aggregates".to_owned(), aggregates_schema());
     json!({
         "openapi": "3.1.0",
@@ -117,7 +121,7 @@ fn list_path(entity: &Entity) -> Value {
             "operationId": format!("list{name}"),
             "summary": format!("Lists {name} objects"),
             "tags": [name],
-            "parameters": filters(entity),
+            "parameters": list_parameters(entity),
             "responses": with_problems(json!({
                 "200": {
                     "description": "A page of objects; as NDJSON the whole list, from one snapshot.",
@@ -238,7 +242,7 @@ fn object_path(entity: &Entity) -> Value {
     })
 }
 
-fn filters(entity: &Entity) -> Value {
+fn list_parameters(entity: &Entity) -> Value {
     let mut parameters = vec![
         query_parameter(
             "sort",
@@ -270,6 +274,12 @@ fn filters(entity: &Entity) -> Value {
         query_parameter("cursor", "Goes on where a page ended; from its Link.", json!({"type": "string"})),
         query_parameter("count", "Whether X-Total-Count is wanted.", json!({"type": "boolean", "default": false})),
     ];
+    parameters.extend(filters(entity));
+    Value::Array(parameters)
+}
+
+fn filters(entity: &Entity) -> Vec<Value> {
+    let mut parameters = Vec::new();
     let system = [
         ("id", json!({"type": "string", "format": "uuid"}), false),
         ("version", json!({"type": "integer", "format": "int64"}), false),
@@ -309,7 +319,7 @@ fn filters(entity: &Entity) -> Value {
         }
         parameters.push(query_parameter(&format!("{member}.isnull"), "Is null, or not.", json!({"type": "boolean"})));
     }
-    Value::Array(parameters)
+    parameters
 }
 
 fn value_schema(value_type: &ValueType) -> Value {

@@ -246,6 +246,7 @@ impl Problem {
             "invalid-query" => "The query is not valid",
             "unique" => "A unique value is taken",
             "reference" => "A reference points to nothing",
+            "event-gone" => "The event to go on from is gone",
             "still-referenced" => "The object is still referred to",
             "check" => "A condition of the model is not met",
             "precondition-failed" => "A precondition failed",

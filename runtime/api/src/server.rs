@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::database::{Failure, Gate, Meaning, meaning, problem};
+use crate::events::{SubscribeRequest, Subscriptions};
 use crate::metrics::Metrics;
 use crate::objects::{self, WriteRequest};
 use crate::plan::{EntityPlan, ModelPlan, PlanCache, Plans};
@@ -40,6 +41,8 @@ pub struct Service {
     pub budget: Arc<Semaphore>,
     /// The largest body, in bytes.
     pub most_body: u64,
+    /// Those who follow events.
+    pub subscriptions: Subscriptions,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -53,6 +56,7 @@ enum Route<'p> {
     OpenApi(&'p str),
     AsyncApi(&'p str),
     Entity(&'p str, &'p str),
+    Events(&'p str, &'p str),
     Object(&'p str, &'p str, &'p str),
 }
 
@@ -66,6 +70,7 @@ impl Route<'_> {
             Self::OpenApi(_) => "openapi",
             Self::AsyncApi(_) => "asyncapi",
             Self::Entity(..) => "list",
+            Self::Events(..) => "events",
             Self::Object(..) => "object",
         }
     }
@@ -88,6 +93,7 @@ fn route(path: &str) -> Option<Route<'_>> {
         [model, "openapi.json"] => Some(Route::OpenApi(model)),
         [model, "asyncapi.json"] => Some(Route::AsyncApi(model)),
         [model, entity] => Some(Route::Entity(model, entity)),
+        [model, entity, "events"] => Some(Route::Events(model, entity)),
         [model, entity, id] => Some(Route::Object(model, entity, id)),
         _ => None,
     }
@@ -177,6 +183,10 @@ impl Incoming<'_> {
                     _ => Err(not_allowed("GET, HEAD, PATCH, POST")),
                 }
             }
+            Route::Events(model, entity) => {
+                let plan = self.entity(model, entity)?;
+                if self.method == Method::GET { self.events(plan, &parameters).await } else { Err(not_allowed("GET")) }
+            }
             Route::Object(model, entity, id) => {
                 let plan = self.entity(model, entity)?;
                 let id = Uuid::try_parse(id)
@@ -254,6 +264,12 @@ impl Incoming<'_> {
             }
         })
         .await
+    }
+
+    async fn events(&self, plan: Arc<EntityPlan>, parameters: &[(String, String)]) -> Result<Response<Body>, Problem> {
+        let Service { catalog, gate, metrics, .. } = self.service;
+        let request = SubscribeRequest { plan, parameters, headers: self.headers, catalog, gate, metrics };
+        self.service.subscriptions.subscribe(request).await.map_err(problem)
     }
 
     async fn write(

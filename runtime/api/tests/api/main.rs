@@ -5,6 +5,7 @@ mod aggregates;
 mod catalog_changes;
 mod concurrency;
 mod embedding;
+mod events;
 mod formats;
 mod hostile_input;
 mod lists;
