@@ -95,6 +95,10 @@ fn default_slot_limit() -> u32 {
 pub struct NatsConnection {
     /// Where to read the connection URL (`nats://user:password@host:port`).
     pub url_from: SecretKeyReference,
+    /// Where to read the connection URL of a user that may only read streams, with which the API serves subscriptions to events; `urlFrom`
+    /// where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reader_url_from: Option<SecretKeyReference>,
     /// The servers' `sync_interval`, as a Go duration. The relay counts an event as kept only when it is that old, since a NATS
     /// server acknowledges before it syncs.
     #[serde(default = "default_sync_interval")]

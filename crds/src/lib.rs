@@ -1,6 +1,7 @@
 //! The declared language of Autonomy: its kinds, their validation, and the resolved model from which every table, column,
 //! subject, stream and JSON name comes. Nothing in this crate performs I/O.
 
+pub mod cloud_event;
 pub mod compatibility;
 pub mod condition;
 pub mod container;

@@ -119,16 +119,20 @@ impl World {
     /// Copies the bundled servers' Secrets, with the database of this namespace.
     pub fn add_secrets(&self) {
         for (name, change) in [("autonomy-postgresql", true), ("autonomy-nats", false)] {
-            let text = kubectl(&["get", "secret", name, "-n", RELEASE_NAMESPACE, "-o", "go-template={{.data.url | base64decode}}"]);
-            let url = if change {
-                let (server, _) = text.trim().rsplit_once('/').expect("a path");
-                format!("{server}/{}", self.database)
+            let read = |key: &str| {
+                let template = format!("go-template={{{{index .data \"{key}\" | base64decode}}}}");
+                kubectl(&["get", "secret", name, "-n", RELEASE_NAMESPACE, "-o", &template]).trim().to_owned()
+            };
+            let texts = if change {
+                let url = read("url");
+                let (server, _) = url.rsplit_once('/').expect("a path");
+                format!("url: '{server}/{}'", self.database)
             } else {
-                text.trim().to_owned()
+                format!("url: '{}', reader-url: '{}'", read("url"), read("reader-url"))
             };
             let namespace = &self.namespace;
             self.apply_raw(&format!(
-                "{{apiVersion: v1, kind: Secret, metadata: {{name: {name}, namespace: {namespace}}}, stringData: {{url: '{url}'}}}}"
+                "{{apiVersion: v1, kind: Secret, metadata: {{name: {name}, namespace: {namespace}}}, stringData: {{{texts}}}}}"
             ));
         }
     }

@@ -10,6 +10,7 @@ pub mod database;
 pub mod docs;
 pub mod embed;
 pub mod etag;
+pub mod events;
 pub mod history;
 pub mod json_patch;
 pub mod metrics;
@@ -36,7 +37,7 @@ use std::time::Duration;
 
 use autonomy_process::catalog::{CatalogError, CatalogFollower};
 use autonomy_process::operations::{self, Readiness};
-use autonomy_process::options::{BadDatabaseUrl, DatabaseOptions};
+use autonomy_process::options::{BadDatabaseUrl, DatabaseOptions, NatsConnectError};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -50,6 +51,7 @@ use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::decompression::{DecompressionBody, RequestDecompressionLayer};
 
 use crate::database::Gate;
+use crate::events::{EventOptions, Subscriptions};
 use crate::metrics::Metrics;
 use crate::plan::PlanCache;
 use crate::server::Service;
@@ -85,6 +87,9 @@ pub struct Options {
     /// How long idempotency keys are kept: longer than any client sends a request again, and than any event is delivered again.
     #[arg(long, env = "AUTONOMY_API_IDEMPOTENCY_RETENTION", default_value = "2160h", value_parser = autonomy_crds::names::parse_duration)]
     pub idempotency_retention: Duration,
+    /// Subscriptions.
+    #[command(flatten)]
+    pub events: EventOptions,
 }
 
 /// Why the object API stopped.
@@ -93,6 +98,9 @@ pub enum Error {
     /// The database's URL can't be used.
     #[error(transparent)]
     DatabaseUrl(#[from] BadDatabaseUrl),
+    /// The URL of NATS can't be used.
+    #[error(transparent)]
+    Nats(#[from] NatsConnectError),
     /// The address can't be had.
     #[error("can't listen at {0}; is another process there?")]
     Listen(SocketAddr, #[source] std::io::Error),
@@ -116,6 +124,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
 /// When it can't be served.
 pub async fn run_on(listener: TcpListener, options: Options, stop: CancellationToken) -> Result<(), Error> {
     let pool = options.database.pool("autonomy-api", &database::SETTINGS)?;
+    let subscriptions = Subscriptions::new(&options.events, stop.clone()).await?;
     let address = listener.local_addr().map_err(Error::Serve)?;
     let readiness = Readiness::default();
     let mut registry = Registry::default();
@@ -123,7 +132,7 @@ pub async fn run_on(listener: TcpListener, options: Options, stop: CancellationT
     let operations = operations::router(Arc::new(registry), readiness.clone());
     // Before the catalog is read there is nothing to serve but the probes.
     let service = Arc::new(OnceLock::new());
-    tokio::spawn(begin_service(pool.clone(), options, metrics, readiness, service.clone(), stop.clone()));
+    tokio::spawn(begin_service(pool.clone(), options, subscriptions, metrics, readiness, service.clone(), stop.clone()));
     let router = Router::new()
         .merge(operations)
         .fallback(move |request: Request| server::serve_when_ready(service.clone(), request))
@@ -147,6 +156,7 @@ pub async fn run_on(listener: TcpListener, options: Options, stop: CancellationT
 async fn begin_service(
     pool: sqlx::PgPool,
     options: Options,
+    subscriptions: Subscriptions,
     metrics: Metrics,
     readiness: Readiness,
     service: Arc<OnceLock<Arc<Service>>>,
@@ -168,6 +178,7 @@ async fn begin_service(
         streams: Gate::new(pool.clone(), stream_places, MOST_WAITING, PATIENCE),
         budget: Arc::new(Semaphore::new(budget.min(Semaphore::MAX_PERMITS))),
         most_body: options.max_body,
+        subscriptions,
         metrics,
     };
     if service.set(Arc::new(made)).is_ok() {

@@ -6,6 +6,7 @@ use axum::http::{Method, StatusCode};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -35,6 +36,27 @@ pub struct Metrics {
     seconds: Family<RouteLabels, Histogram, fn() -> Histogram>,
     objects: Family<EffectLabels, Counter>,
     units: Family<EffectLabels, Counter>,
+    subscribers: Gauge,
+    events: Counter,
+}
+
+/// A subscriber to events, counted as long as this lives.
+pub struct Subscriber {
+    subscribers: Gauge,
+    events: Counter,
+}
+
+impl Subscriber {
+    /// An event was sent to it.
+    pub fn sent(&self) {
+        self.events.inc();
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.subscribers.dec();
+    }
 }
 
 impl Metrics {
@@ -45,12 +67,22 @@ impl Metrics {
             seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 14))),
             objects: Family::default(),
             units: Family::default(),
+            subscribers: Gauge::default(),
+            events: Counter::default(),
         };
         registry.register("autonomy_api_requests", "Requests answered", metrics.requests.clone());
         registry.register("autonomy_api_request_seconds", "How long requests took until their answer began", metrics.seconds.clone());
         registry.register("autonomy_api_objects", "Objects written, by effect", metrics.objects.clone());
         registry.register("autonomy_api_units", "Units of operations, by outcome", metrics.units.clone());
+        registry.register("autonomy_api_subscribers", "Subscribers to events now", metrics.subscribers.clone());
+        registry.register("autonomy_api_events", "Events sent to subscribers", metrics.events.clone());
         metrics
+    }
+
+    /// Somebody subscribes to events.
+    pub fn subscribed(&self) -> Subscriber {
+        self.subscribers.inc();
+        Subscriber { subscribers: self.subscribers.clone(), events: self.events.clone() }
     }
 
     /// A request was answered.

@@ -1,6 +1,7 @@
 //! The OpenAPI 3.1 description of a model: its paths and the schemas of its objects.
 
 mod changes;
+mod events;
 mod history;
 mod transactions;
 
@@ -20,6 +21,7 @@ pub fn document(model: &Model) -> Value {
     for entity in &model.entities {
         let base = format!("/api/{}/{}", model.name, entity.path);
         paths.insert(base.clone(), list_path(entity));
+        paths.insert(format!("{base}/events"), events::path(entity));
         paths.insert(format!("{base}/{{id}}"), object_path(entity));
         if entity.history_table().is_some() {
             paths.insert(format!("{base}/{{id}}/history"), history::path(entity));
@@ -32,6 +34,7 @@ pub fn document(model: &Model) -> Value {
     paths.insert("/api/transactions".to_owned(), transactions::path());
     schemas.extend(transactions::schemas());
     schemas.insert("Problem".to_owned(), problem_schema());
+    schemas.insert("CloudEvent".to_owned(), events::cloud_event_schema());
     schemas.insert("Aggregates".to_owned(), aggregates_schema());
     schemas.insert("JsonPatch".to_owned(), json_patch_schema());
     schemas.insert("Deletion".to_owned(), deletion_schema());
@@ -148,7 +151,7 @@ fn list_path(entity: &Entity) -> Value {
             "operationId": format!("list{name}"),
             "summary": format!("Lists {name} objects"),
             "tags": [name],
-            "parameters": filters(entity),
+            "parameters": list_parameters(entity),
             "responses": with_problems(json!({
                 "200": {
                     "description": "A page of objects; as NDJSON the whole list, from one snapshot.",
@@ -283,7 +286,7 @@ fn object_path(entity: &Entity) -> Value {
     })
 }
 
-fn filters(entity: &Entity) -> Value {
+fn list_parameters(entity: &Entity) -> Value {
     let mut parameters = vec![
         query_parameter(
             "sort",
@@ -315,6 +318,12 @@ fn filters(entity: &Entity) -> Value {
         query_parameter("cursor", "Goes on where a page ended; from its Link.", json!({"type": "string"})),
         query_parameter("count", "Whether X-Total-Count is wanted.", json!({"type": "boolean", "default": false})),
     ];
+    parameters.extend(filters(entity));
+    history::with_moment(entity, parameters).into()
+}
+
+fn filters(entity: &Entity) -> Vec<Value> {
+    let mut parameters = Vec::new();
     let system = [
         ("id", json!({"type": "string", "format": "uuid"}), false),
         ("version", json!({"type": "integer", "format": "int64"}), false),
@@ -354,7 +363,7 @@ fn filters(entity: &Entity) -> Value {
         }
         parameters.push(query_parameter(&format!("{member}.isnull"), "Is null, or not.", json!({"type": "boolean"})));
     }
-    history::with_moment(entity, parameters).into()
+    parameters
 }
 
 fn value_schema(value_type: &ValueType) -> Value {

@@ -291,6 +291,7 @@ impl Problem {
             "invalid-query" => "The query is not valid",
             "unique" => "A unique value is taken",
             "reference" => "A reference points to nothing",
+            "event-gone" => "The event to go on from is gone",
             "still-referenced" => "The object is still referred to",
             "check" => "A condition of the model is not met",
             "gone" => "The object was deleted",

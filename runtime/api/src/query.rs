@@ -288,7 +288,11 @@ fn sort_columns(plan: &EntityPlan, text: &str) -> Result<Vec<Sort>, String> {
     Ok(sort)
 }
 
-fn filter(plan: &EntityPlan, name: &str, value: &str) -> Result<Filter, String> {
+/// The filter that a parameter is.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn filter(plan: &EntityPlan, name: &str, value: &str) -> Result<Filter, String> {
     let (member, operator) = match name.rsplit_once('.') {
         None => (name, Operator::Eq),
         Some((member, operator)) => {

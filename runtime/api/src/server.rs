@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use crate::database::{Failure, Gate, Meaning, meaning, problem};
+use crate::events::{SubscribeRequest, Subscriptions};
 use crate::metrics::Metrics;
 use crate::objects::{self, WriteRequest, streamed};
 use crate::plan::{EntityPlan, ModelPlan, PlanCache, Plans};
@@ -45,6 +46,8 @@ pub struct Service {
     pub budget: Arc<Semaphore>,
     /// The largest body, in bytes.
     pub most_body: u64,
+    /// Those who follow events.
+    pub subscriptions: Subscriptions,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -58,6 +61,7 @@ enum Route<'p> {
     OpenApi(&'p str),
     AsyncApi(&'p str),
     Entity(&'p str, &'p str),
+    Events(&'p str, &'p str),
     Object(&'p str, &'p str, &'p str),
     History(&'p str, &'p str, &'p str),
 }
@@ -72,6 +76,7 @@ impl Route<'_> {
             Self::OpenApi(_) => "openapi",
             Self::AsyncApi(_) => "asyncapi",
             Self::Entity(..) => "list",
+            Self::Events(..) => "events",
             Self::Object(..) => "object",
             Self::History(..) => "history",
         }
@@ -95,6 +100,7 @@ fn route(path: &str) -> Option<Route<'_>> {
         [model, "openapi.json"] => Some(Route::OpenApi(model)),
         [model, "asyncapi.json"] => Some(Route::AsyncApi(model)),
         [model, entity] => Some(Route::Entity(model, entity)),
+        [model, entity, "events"] => Some(Route::Events(model, entity)),
         [model, entity, id] => Some(Route::Object(model, entity, id)),
         [model, entity, id, "history"] => Some(Route::History(model, entity, id)),
         _ => None,
@@ -193,6 +199,10 @@ impl Incoming<'_> {
                     _ => Err(not_allowed("DELETE, GET, HEAD, PATCH, POST")),
                 }
             }
+            Route::Events(model, entity) => {
+                let plan = self.entity(model, entity)?;
+                if self.method == Method::GET { self.events(plan, &parameters).await } else { Err(not_allowed("GET")) }
+            }
             Route::Object(model, entity, id) => {
                 let id = id_of(self.entity(model, entity)?.as_ref(), id)?;
                 match self.method {
@@ -280,6 +290,12 @@ impl Incoming<'_> {
             }
         })
         .await
+    }
+
+    async fn events(&self, plan: Arc<EntityPlan>, parameters: &[(String, String)]) -> Result<Response<Body>, Problem> {
+        let Service { catalog, gate, metrics, .. } = self.service;
+        let request = SubscribeRequest { plan, parameters, headers: self.headers, catalog, gate, metrics };
+        self.service.subscriptions.subscribe(request).await.map_err(problem)
     }
 
     async fn write(

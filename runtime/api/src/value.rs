@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::part::PartList;
 use crate::problem::{Intake, Path};
 pub use date_time::{parse_date, parse_date_time};
-pub use decimal::Decimal;
+pub use decimal::{Decimal, compare_binary_decimals};
 
 /// The form a value is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,15 +244,20 @@ impl Encoder {
     /// # Errors
     /// What is wrong with it.
     pub fn encode_text(&self, text: &str, out: &mut Vec<u8>) -> Result<(), String> {
-        let scalar = self.scalar_of(text)?;
         // Limits are for writing: a filter may ask for a value that no object can have.
-        match (self, &scalar) {
-            (Self::Integer { .. }, _) => Self::Integer { min: None, max: None }.try_encode_simple(&scalar, out),
-            (Self::Decimal { .. }, _) => {
-                Self::Decimal { precision: None, scale: None, min: None, max: None }.try_encode_simple(&scalar, out)
-            }
-            (Self::Text { .. }, _) => Self::Text { min: None, max: None, pattern: None }.try_encode_simple(&scalar, out),
-            _ => self.try_encode_simple(&scalar, out),
+        self.encode_kept(&self.scalar_of(text)?, out)
+    }
+
+    /// Writes a value in binary form whatever the limits are: it is only compared, or was kept before they were.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn encode_kept(&self, scalar: &Scalar<'_>, out: &mut Vec<u8>) -> Result<(), String> {
+        match self {
+            Self::Integer { .. } => Self::Integer { min: None, max: None }.try_encode_simple(scalar, out),
+            Self::Decimal { .. } => Self::Decimal { precision: None, scale: None, min: None, max: None }.try_encode_simple(scalar, out),
+            Self::Text { .. } => Self::Text { min: None, max: None, pattern: None }.try_encode_simple(scalar, out),
+            _ => self.try_encode_simple(scalar, out),
         }
     }
 

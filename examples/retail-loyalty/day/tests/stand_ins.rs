@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use reqwest::{Client, StatusCode};
+use reqwest::StatusCode;
 use retail_loyalty::stand_ins::mood::{Mood, Temper};
 use retail_loyalty::stand_ins::{StandIn, System};
 use serde_json::{Value, json};

@@ -31,6 +31,7 @@ const API_DATABASE_URL: &str = "api-database-url";
 const RELAY_DATABASE_URL: &str = "relay-database-url";
 /// The key of the platform's Secret under which workers find the URL of NATS.
 pub const NATS_URL: &str = "nats-url";
+const NATS_READER_URL: &str = "nats-reader-url";
 // Beyond the servers' own interval, for the sync itself to be done.
 const SYNC_RESERVE_MILLISECONDS: u128 = 15_000;
 
@@ -155,6 +156,7 @@ fn connections(ownership: &Ownership, from: &Dereferenced) -> Result<Secret, Pla
     put(API_DATABASE_URL, &url_of(&from.urls.postgresql, api_role, &from.passwords.api_password)?);
     put(RELAY_DATABASE_URL, &url_of(&from.urls.postgresql, relay_role, &from.passwords.relay_password)?);
     put(NATS_URL, &from.urls.nats);
+    put(NATS_READER_URL, &from.nats_reader_url);
     Ok(Secret {
         metadata: ownership.metadata(&connections_secret_of(&from.name)),
         type_: Some("Opaque".to_owned()),
@@ -196,6 +198,7 @@ fn api_role_of(platform: &DataPlatform, from: &Dereferenced, annotations: BTreeM
         environment: vec![
             secret_variable("AUTONOMY_DATABASE_URL", &connections_secret_of(&from.name), API_DATABASE_URL),
             variable("AUTONOMY_DATABASE_CONNECTIONS", API_CONNECTIONS.to_string()),
+            secret_variable("AUTONOMY_NATS_URL", &connections_secret_of(&from.name), NATS_READER_URL),
             variable("AUTONOMY_API_LISTEN", format!("0.0.0.0:{API_PORT}")),
             variable("AUTONOMY_API_MAX_BODY", body.to_string()),
             variable("AUTONOMY_LOG_FORMAT", "json"),

@@ -25,6 +25,8 @@ pub struct Dereferenced {
     pub postgresql: PostgresqlConnection,
     pub nats: NatsConnection,
     pub urls: Urls,
+    /// NATS' URL for the API, which only reads streams.
+    pub nats_reader_url: String,
     pub passwords: PrepareSettings,
 }
 
@@ -42,13 +44,17 @@ pub async fn dereference(platform: &DataPlatform, context: &Context) -> Result<D
         postgresql: read(&context.client, &namespace, "spec.postgresql.urlFrom", &postgresql.url_from).await?,
         nats: read(&context.client, &namespace, "spec.nats.urlFrom", &nats.url_from).await?,
     };
+    let nats_reader_url = match &nats.reader_url_from {
+        Some(reference) => read(&context.client, &namespace, "spec.nats.readerUrlFrom", reference).await?,
+        None => urls.nats.clone(),
+    };
     let kept: Option<Secret> = server_side::get(&context.client, &namespace, &connections_secret(platform)).await?;
     let kept = |key: &str| kept.as_ref().and_then(|secret| text(secret, key)).filter(|password| !password.is_empty());
     let passwords = PrepareSettings {
         api_password: kept(API_PASSWORD).unwrap_or_else(new_password),
         relay_password: kept(RELAY_PASSWORD).unwrap_or_else(new_password),
     };
-    Ok(Dereferenced { namespace, name, postgresql, nats, urls, passwords })
+    Ok(Dereferenced { namespace, name, postgresql, nats, urls, nats_reader_url, passwords })
 }
 
 async fn read(client: &Client, namespace: &str, path: &str, reference: &SecretKeyReference) -> Result<String, PlatformError> {

@@ -68,7 +68,7 @@ async fn bring_about(platform: &DataPlatform, context: &Context, status: &mut Da
 /// The Secrets that a platform names.
 pub fn secret_names(platform: &DataPlatform) -> impl Iterator<Item = &str> {
     let postgresql = platform.spec.postgresql.iter().map(|postgresql| &postgresql.url_from);
-    let nats = platform.spec.nats.iter().map(|nats| &nats.url_from);
+    let nats = platform.spec.nats.iter().flat_map(|nats| std::iter::once(&nats.url_from).chain(&nats.reader_url_from));
     postgresql.chain(nats).map(|reference| reference.secret_name.as_str())
 }
 

@@ -156,6 +156,48 @@ impl Decimal {
     }
 }
 
+/// Compares two numbers in PostgreSQL's binary form, as [`Decimal::write_binary`] writes it; none where one is no number.
+pub fn compare_binary_decimals(left: &[u8], right: &[u8]) -> Option<Ordering> {
+    let (left, right) = (Groups::of(left)?, Groups::of(right)?);
+    Some(match (left.sign(), right.sign()) {
+        (1, 1) => left.compare_magnitude(&right),
+        (-1, -1) => right.compare_magnitude(&left),
+        (left, right) => left.cmp(&right),
+    })
+}
+
+// A number's groups of four digits, with neither leading nor trailing groups of zeros, and the power of 10,000 of the first.
+struct Groups<'a> {
+    negative: bool,
+    weight: i16,
+    groups: &'a [u8],
+}
+
+impl<'a> Groups<'a> {
+    fn of(binary: &'a [u8]) -> Option<Self> {
+        let (head, groups) = binary.split_at_checked(8)?;
+        let negative = match (head[4], head[5]) {
+            (0, 0) => false,
+            (0x40, 0) => true,
+            _ => return None,
+        };
+        Some(Self { negative, weight: i16::from_be_bytes([head[2], head[3]]), groups })
+    }
+
+    fn sign(&self) -> i8 {
+        match (self.groups.is_empty(), self.negative) {
+            (true, _) => 0,
+            (false, true) => -1,
+            (false, false) => 1,
+        }
+    }
+
+    // Groups are no more than 9999, so their bytes are in the order of the numbers.
+    fn compare_magnitude(&self, other: &Self) -> Ordering {
+        self.weight.cmp(&other.weight).then_with(|| self.groups.cmp(other.groups))
+    }
+}
+
 fn parse_exponent(text: &str) -> Option<i64> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -201,6 +243,45 @@ mod tests {
         assert_eq!(compare("100.00", 100), Ordering::Equal);
         assert_eq!(compare("-5.5", -5), Ordering::Less);
         assert_eq!(compare("9223372036854775807.1", i64::MAX), Ordering::Greater);
+    }
+
+    #[test]
+    fn binary_numbers_compare_by_their_value() {
+        let binary = |text: &str| {
+            let mut out = Vec::new();
+            Decimal::parse(text).expect("decimal").write_binary(&mut out);
+            out
+        };
+        let rising = [
+            "-100000000",
+            "-10000.0001",
+            "-10000",
+            "-9999.9999",
+            "-1",
+            "-0.0002",
+            "-0.0001",
+            "-0.00001",
+            "0",
+            "0.00000001",
+            "0.0001",
+            "0.5",
+            "0.50001",
+            "1",
+            "1.0001",
+            "9999",
+            "9999.9999",
+            "10000",
+            "10000.0000000000000001",
+            "12345678901234567890",
+        ];
+        for (at, left) in rising.iter().enumerate() {
+            for (other, right) in rising.iter().enumerate() {
+                assert_eq!(compare_binary_decimals(&binary(left), &binary(right)), Some(at.cmp(&other)), "{left} {right}");
+            }
+        }
+        assert_eq!(compare_binary_decimals(&binary("1.50"), &binary("1.5")), Some(Ordering::Equal));
+        assert_eq!(compare_binary_decimals(&binary("-0.0"), &binary("0")), Some(Ordering::Equal));
+        assert_eq!(compare_binary_decimals(&binary("1"), b""), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod compressed;
 mod concurrency;
 mod deletions;
 mod embedding;
+mod events;
 mod formats;
 mod history;
 mod hostile_input;

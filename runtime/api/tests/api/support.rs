@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{OnceLock, mpsc};
 
 use autonomy_api::Options;
+use autonomy_api::events::EventOptions;
 use autonomy_crds::documents::{self, Resource};
 use autonomy_crds::{DataModel, Model, resolve};
 use autonomy_operator::apply::apply_models;
@@ -197,6 +198,11 @@ impl Api {
 
     /// Starts another API process on the same database; gives its address.
     pub async fn another(&self) -> String {
+        self.another_with(EventOptions::default()).await
+    }
+
+    /// The same, with events.
+    pub async fn another_with(&self, events: EventOptions) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (_, rest) = self.database.split_once('@').unwrap();
@@ -207,6 +213,7 @@ impl Api {
             max_body: 4 * 1024 * 1024,
             body_memory: 32 * 1024 * 1024,
             idempotency_retention: std::time::Duration::from_secs(3600),
+            events,
         };
         tokio::spawn(autonomy_api::run_on(listener, options, self.stop.clone()));
         while self.send_to(&base, Method::GET, "/readyz", &[], None).await.status != StatusCode::OK {

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 /// How long a condition may take to come true on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-const MODEL: &str = "
+pub const MODEL: &str = "
 apiVersion: autonomy.dev/v1alpha1
 kind: DataModel
 metadata: {name: shop}
@@ -159,13 +159,19 @@ pub struct World {
     pub http: reqwest::Client,
     nats_port: u16,
     pub nats_url: String,
-    _roles: Vec<Role>,
+    roles: Vec<Role>,
+    api_database: String,
     _postgres: Postgres,
     folder: tempfile::TempDir,
 }
 
 impl World {
     pub async fn start() -> Self {
+        Self::with("2s", &[]).await
+    }
+
+    /// With another sync interval of NATS, and more options of the API.
+    pub async fn with(sync_interval: &str, api_options: &[&str]) -> Self {
         log();
         let folder = tempfile::tempdir().unwrap();
         let mut options = PostgresOptions::new(folder.path().join("postgresql"));
@@ -184,7 +190,9 @@ impl World {
 
         let database = |role: &str| format!("postgres://autonomy_shop_{role}:{role}@127.0.0.1:{}/shop", postgres.port());
         let listen = free_address();
-        let api = ApiArguments::parse_from(["api", "--database-url", &database("api"), "--listen", &listen.to_string()]).options;
+        let (api_database, listen_text, nats_url) = (database("api"), listen.to_string(), nats.url());
+        let api = ["api", "--database-url", &api_database, "--listen", &listen_text, "--nats-url", &nats_url];
+        let api = ApiArguments::parse_from(api.iter().chain(api_options)).options;
         let operations = free_address().to_string();
         let relay = RelayArguments::parse_from([
             "relay",
@@ -193,7 +201,7 @@ impl World {
             "--nats-url",
             &nats.url(),
             "--nats-sync-interval",
-            "2s",
+            sync_interval,
             "--operations-listen",
             &operations,
         ])
@@ -209,7 +217,7 @@ impl World {
                 async move { autonomy_relay::run(relay, stop).await.unwrap() }
             }),
         ];
-        let (nats_port, nats_url) = (nats.port(), nats.url());
+        let nats_port = nats.port();
         let world = Self {
             nats: Some(nats),
             pool,
@@ -219,7 +227,8 @@ impl World {
             http: autonomy_process::http_client::new(),
             nats_port,
             nats_url,
-            _roles: roles,
+            roles,
+            api_database,
             _postgres: postgres,
             folder,
         };
@@ -349,6 +358,26 @@ impl World {
     pub async fn start_nats(&mut self) {
         let options = NatsOptions { port: Some(self.nats_port), ..NatsOptions::new(self.folder.path().join("nats")) };
         self.nats = Some(Nats::start(options).await.unwrap());
+    }
+
+    /// Another API on the same database, with another user of NATS; gives its address.
+    pub async fn another_api(&mut self, nats_url: &str) -> String {
+        let listen = free_address();
+        let arguments = ["api", "--database-url", &self.api_database, "--listen", &listen.to_string(), "--nats-url", nats_url];
+        let options = ApiArguments::parse_from(arguments).options;
+        let stop = CancellationToken::new();
+        let running = stop.clone();
+        self.roles.push(role(&stop, async move { autonomy_api::run(options, running).await.unwrap() }));
+        let ready = format!("http://{listen}/readyz");
+        self.until("the API is ready", || async { self.http.get(&ready).send().await.is_ok_and(|a| a.status().is_success()) }).await;
+        format!("http://{listen}")
+    }
+
+    /// Stops API and relay.
+    pub async fn stop_roles(&mut self) {
+        for role in self.roles.drain(..) {
+            role.stop().await;
+        }
     }
 
     pub fn nats_folder(&self) -> PathBuf {
