@@ -56,14 +56,13 @@ impl Body {
     /// The body with receipt numbers never used before.
     pub fn fresh(&self) -> Bytes {
         let mut text = self.text.clone();
-        let mut number = self.next.fetch_add(self.sales(), Ordering::Relaxed);
-        for at in &self.places {
+        let first = self.next.fetch_add(self.sales(), Ordering::Relaxed);
+        for (number, at) in (first..).zip(&self.places) {
             let mut rest = number;
             for digit in text[*at..*at + PLACE.len()].iter_mut().rev() {
                 *digit = b'0' + (rest % 10) as u8;
                 rest /= 10;
             }
-            number += 1;
         }
         text.into()
     }

@@ -32,8 +32,8 @@ mod tests {
         let ids: Vec<Uuid> = (0..20_000).map(|_| new_id()).collect();
         assert!(ids.is_sorted_by(|a, b| a < b));
         assert!(ids.iter().all(|id| id.get_version_num() == 7 && id.get_variant() == uuid::Variant::RFC4122));
-        let (seconds, _) = ids[0].get_timestamp().unwrap().to_unix();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let (seconds, _) = ids[0].get_timestamp().expect("a time").to_unix();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
         assert!(now.abs_diff(seconds) < 60);
     }
 }

@@ -1,7 +1,7 @@
 //! Lists of new objects larger than what is held in memory: written piece by piece, all or nothing.
 
 use futures::stream;
-use reqwest::{Body, Client, Method, StatusCode};
+use reqwest::{Body, Method, StatusCode};
 use serde_json::json;
 
 use crate::support::{Answer, Api};
