@@ -1,15 +1,19 @@
 //! The load generator: connections that each send one request after the other and wait for its answer.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+
+use crate::sales::Body;
 
 /// A request to send.
 #[derive(Clone, Debug)]
@@ -153,4 +157,54 @@ pub async fn run(target: &Target, connections: usize, duration: Duration, calls:
     outcome.requests = outcome.milliseconds.len() as u64;
     outcome.milliseconds.sort_unstable_by(f64::total_cmp);
     Ok(outcome)
+}
+
+/// Gets what is many lines, and counts them and their bytes.
+///
+/// # Errors
+/// When it fails or the answer is no success.
+pub async fn count_lines(target: &Target, path: &str) -> Result<(u64, u64), LoadError> {
+    let mut connection = Connection::open(target).await?;
+    let mut request = Request::builder().method(Method::GET).uri(path).header("host", &target.address);
+    for (name, value) in &target.headers {
+        request = request.header(*name, value);
+    }
+    let answer = connection.sender.send_request(request.body(Full::new(Bytes::new()))?).await?;
+    let status = answer.status();
+    if !status.is_success() {
+        return Err(LoadError::Refused { method: Method::GET, path: path.to_owned(), status, body: String::new() });
+    }
+    let (mut lines, mut bytes, mut body) = (0, 0, answer.into_body());
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame?.data_ref() {
+            lines += data.iter().filter(|byte| **byte == b'\n').count() as u64;
+            bytes += data.len() as u64;
+        }
+    }
+    Ok((lines, bytes))
+}
+
+/// Posts a body of NDJSON in so many pieces, its length not declared.
+///
+/// # Errors
+/// When it fails or the answer is no success.
+pub async fn send_pieces(target: &Target, path: &str, pieces: u64, lines: Body) -> Result<(), LoadError> {
+    let stream = TcpStream::connect(&target.address).await.map_err(|error| LoadError::Connect(target.address.clone(), error))?;
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let mut request = Request::builder().method(Method::POST).uri(path).header("host", &target.address);
+    for (name, value) in
+        target.headers.iter().map(|(name, value)| (*name, value.as_str())).chain([("content-type", "application/x-ndjson")])
+    {
+        request = request.header(name, value);
+    }
+    let pieces = futures::stream::iter((0..pieces).map(move |_| Ok::<_, Infallible>(Frame::data(lines.fresh()))));
+    let answer = sender.send_request(request.body(StreamBody::new(pieces))?).await?;
+    let status = answer.status();
+    let body = answer.into_body().collect().await?.to_bytes();
+    if status.is_success() {
+        return Ok(());
+    }
+    let body = String::from_utf8_lossy(&body[..body.len().min(500)]).into_owned();
+    Err(LoadError::Refused { method: Method::POST, path: path.to_owned(), status, body })
 }

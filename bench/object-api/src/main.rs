@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use hyper::Method;
-use serde_json::json;
+use serde_json::{Map, Value as Json, json};
 
 use crate::load::{Call, Connection};
 use crate::measure::quantile;
 use crate::peers::{Dialect, Peer};
 use crate::platform::Platform;
 use crate::results::Results;
-use crate::sales::Kind;
+use crate::sales::{Body, Kind};
 use crate::scenarios::{Effort, System};
 
 const STREAM: &str = "DEFAULT_SALES";
@@ -41,11 +41,11 @@ struct Options {
     #[arg(long, default_value = "bench")]
     bench: PathBuf,
     /// Only these parts.
-    #[arg(long, value_delimiter = ',', default_value = "bulk,limit,latency,export,transaction,retail,single,peers")]
+    #[arg(long, value_delimiter = ',', default_value = "latency,bulk,export,limit,transaction,retail,single,peers")]
     parts: Vec<String>,
-    /// Rows of the one large transaction.
-    #[arg(long, default_value_t = 5_000_000)]
-    transaction_rows: u64,
+    /// MiB of the one large body.
+    #[arg(long, default_value_t = 2_048)]
+    body_mebibytes: u64,
     /// Where the results go as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -64,8 +64,8 @@ impl Options {
 async fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
     let folder = tempfile::Builder::new().prefix("autonomy-bench").tempdir_in("/var/tmp")?;
-    let mut results =
-        Results { machine: machine(), versions: vec![("autonomy".to_owned(), env!("CARGO_PKG_VERSION").to_owned())], ..Results::default() };
+    let mut results = Results { machine: machine(), ..Results::default() };
+    results.versions.insert("Autonomy".to_owned(), env!("CARGO_PKG_VERSION").into());
     let effort = Effort { duration: Duration::from_secs(options.seconds), bulk_connections: 4, connections: 32 };
     let files = [options.bench.join("object-api/sales.yaml"), options.bench.join("../examples/retail-loyalty/models")];
     let programs = std::env::current_exe()?.parent().unwrap_or(Path::new(".")).to_owned();
@@ -82,17 +82,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn machine() -> Vec<(String, String)> {
+fn machine() -> Map<String, Json> {
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")).map(|rest| rest.trim_start_matches(['\t', ' ', ':']));
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kibibytes = memory.lines().next().and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0);
-    vec![
-        ("CPUs".to_owned(), cpus.to_string()),
-        ("model".to_owned(), model.unwrap_or("unknown").to_owned()),
-        ("memory GiB".to_owned(), (kibibytes / 1_048_576).to_string()),
-    ]
+    let facts =
+        [("CPUs", cpus.to_string()), ("model", model.unwrap_or("unknown").to_owned()), ("memory GiB", (kibibytes / 1_048_576).to_string())];
+    facts.into_iter().map(|(name, fact)| (name.to_owned(), fact.into())).collect()
 }
 
 async fn autonomy(options: &Options, platform: &Platform, effort: Effort, results: &mut Results) -> Result<(), Box<dyn Error>> {
@@ -106,17 +104,8 @@ async fn autonomy(options: &Options, platform: &Platform, effort: Effort, result
         receipts: 1,
     };
     let version: String = sqlx::query_scalar("SHOW server_version").fetch_one(&platform.admin).await?;
-    results.versions.push(("PostgreSQL".to_owned(), version));
-    results.versions.push(("nats-server".to_owned(), autonomy_servers::NATS_SERVER_VERSION.to_owned()));
-    if wants("bulk") {
-        for size in LISTS {
-            let (rate, note) = scenarios::bulk(&mut system, &Kind::Plain, size, effort, Some((platform, STREAM))).await?;
-            results.add(&format!("bulk POST, lists of {size}"), "Sales/s", "autonomy", rate, note);
-        }
-    }
-    if wants("limit") {
-        limit(platform, &mut system, effort, results).await?;
-    }
+    results.versions.insert("PostgreSQL".to_owned(), version.into());
+    results.versions.insert("nats-server".to_owned(), autonomy_servers::NATS_SERVER_VERSION.into());
     if wants("latency") {
         for (size, rate) in [(20, 10_000), (1, 1_000)] {
             let milliseconds = latency::measure(platform, &mut system, STREAM, size, rate, effort.duration).await?;
@@ -124,12 +113,21 @@ async fn autonomy(options: &Options, platform: &Platform, effort: Effort, result
             results.add(&scenario, "ms", "autonomy", quantile(&milliseconds, 0.99), latency::note(&milliseconds));
         }
     }
+    if wants("bulk") {
+        for size in LISTS {
+            let (rate, note) = scenarios::bulk(&mut system, &Kind::Plain, size, effort, Some((platform, STREAM))).await?;
+            results.add(&format!("bulk POST, lists of {size}"), "Sales/s", "autonomy", rate, note);
+        }
+    }
     if wants("export") {
-        let (rate, note) = scenarios::export(&system, 500_000).await?;
+        let (rate, note) = scenarios::export(&system).await?;
         results.add("export as NDJSON", "objects/s", "autonomy", rate, note);
     }
+    if wants("limit") {
+        limit(platform, &mut system, effort, results).await?;
+    }
     if wants("transaction") {
-        transaction(platform, options.transaction_rows, results).await?;
+        transaction(platform, &mut system, options.body_mebibytes, results).await?;
     }
     Ok(())
 }
@@ -159,20 +157,24 @@ async fn limit(platform: &Platform, system: &mut System, effort: Effort, results
     Ok(())
 }
 
-// One transaction of many rows, by SQL.
-async fn transaction(platform: &Platform, rows: u64, results: &mut Results) -> Result<(), Box<dyn Error>> {
+// One body of NDJSON, far larger than what is held of it, which is one transaction.
+async fn transaction(platform: &Platform, system: &mut System, mebibytes: u64, results: &mut Results) -> Result<(), Box<dyn Error>> {
     let before = platform.messages(STREAM).await?;
-    let insert = "INSERT INTO sales.sale (id, store_id, receipt_number, status, sold_at, business_date, customer_number, total_amount, tax_amount, \
-                  currency, points, paid) SELECT gen_random_uuid(), '01900000-0000-7000-8000-000000000001', n::text, 'completed', now(), \
-                  current_date, 'C1', 12.34, 1.97, 'EUR', 12, true FROM generate_series(1, $1) AS n";
+    let lines = Body::lines(&Kind::Plain, 1_000, system.receipts);
+    let pieces = (mebibytes << 20).div_ceil(lines.len() as u64);
+    let rows = pieces * 1_000;
+    system.receipts += rows;
+    let costs = platform.costs();
     let begun = Instant::now();
-    sqlx::query(insert).bind(i64::try_from(rows)?).execute(&platform.admin).await?;
+    load::send_pieces(&system.target, &system.collection, pieces, lines).await?;
     let committed = begun.elapsed().as_secs_f64();
+    let scenario = format!("one body of {mebibytes} MiB, one transaction");
+    let note = format!("NDJSON, {rows} Sales; {}", scenarios::spent(&costs, &platform.costs(), rows));
+    results.add(&scenario, "Sales/s", "autonomy", rows as f64 / committed, note);
     let costs = platform.costs();
     let seconds = platform.wait_for_messages(STREAM, before + rows).await?;
-    let note =
-        format!("committed after {committed:.0} s, last event {seconds:.0} s later; {}", scenarios::spent(&costs, &platform.costs(), rows));
-    results.add(&format!("one transaction of {rows} rows"), "events/s", "autonomy", rows as f64 / seconds, note);
+    let note = format!("the last {seconds:.0} s behind the commit; {}", scenarios::spent(&costs, &platform.costs(), rows));
+    results.add("its events", "events/s", "autonomy", rows as f64 / seconds, note);
     Ok(())
 }
 

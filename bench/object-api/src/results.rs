@@ -3,14 +3,15 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use serde_json::{Map, Value as Json};
 
 /// All of a run.
 #[derive(Debug, Default, Serialize)]
 pub struct Results {
     /// The machine: what is said of it, by name.
-    pub machine: Vec<(String, String)>,
+    pub machine: Map<String, Json>,
     /// Versions of what was measured.
-    pub versions: Vec<(String, String)>,
+    pub versions: Map<String, Json>,
     /// The measurements.
     pub measurements: Vec<Measurement>,
 }
@@ -52,7 +53,7 @@ impl Results {
     pub fn markdown(&self) -> String {
         let mut text = String::new();
         for (title, facts) in [("Machine", &self.machine), ("Versions", &self.versions)] {
-            let facts: Vec<String> = facts.iter().map(|(name, value)| format!("{name} {value}")).collect();
+            let facts: Vec<String> = facts.iter().map(|(name, value)| format!("{name} {}", value.as_str().unwrap_or_default())).collect();
             let _ = writeln!(text, "{title}: {}.\n", facts.join(" · "));
         }
         text.push_str("| scenario | who | result | Autonomy is | |\n|---|---|--:|--:|---|\n");

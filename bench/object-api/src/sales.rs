@@ -38,6 +38,11 @@ impl Body {
         Self::new(format!("[{}]", sales.join(",")), first)
     }
 
+    /// So many Sales as NDJSON.
+    pub fn lines(kind: &Kind, count: u64, first: u64) -> Self {
+        Self::new((0..count).map(|number| sale(kind, number) + "\n").collect(), first)
+    }
+
     /// One Sale.
     pub fn one(kind: &Kind, first: u64) -> Self {
         Self::new(sale(kind, 0), first)
@@ -51,6 +56,12 @@ impl Body {
     /// How many Sales are in it.
     pub fn sales(&self) -> u64 {
         self.places.len() as u64
+    }
+
+    /// Bytes of it.
+    #[allow(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> usize {
+        self.text.len()
     }
 
     /// The body with receipt numbers never used before.

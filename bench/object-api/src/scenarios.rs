@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hyper::Method;
 use serde_json::Value as Json;
 
-use crate::load::{Call, Connection, LoadError, Outcome, Target, run};
+use crate::load::{Call, Connection, LoadError, Outcome, Target, count_lines, run};
 use crate::measure::quantile;
 use crate::platform::{Costs, Platform, PlatformError};
 use crate::results::Results;
@@ -181,14 +181,11 @@ fn ids(page: &[u8]) -> Option<Vec<String>> {
 ///
 /// # Errors
 /// When the request fails.
-pub async fn export(system: &System, objects: u64) -> Result<(f64, String), ScenarioError> {
+pub async fn export(system: &System) -> Result<(f64, String), ScenarioError> {
     let mut target = system.target.clone();
     target.headers.push(("accept", "application/x-ndjson".to_owned()));
-    let mut connection = Connection::open(&target).await?;
-    let path = format!("{}?limit={objects}", system.collection);
     let begun = Instant::now();
-    let bytes = connection.send(Call { method: Method::GET, path, body: Bytes::new() }).await?;
+    let (lines, bytes) = count_lines(&target, &system.collection).await?;
     let seconds = begun.elapsed().as_secs_f64();
-    let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
-    Ok((lines as f64 / seconds, format!("{lines} objects, {:.0} MiB/s", bytes.len() as f64 / seconds / 1_048_576.0)))
+    Ok((lines as f64 / seconds, format!("{lines} objects, {:.0} MiB/s", bytes as f64 / seconds / 1_048_576.0)))
 }
