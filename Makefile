@@ -16,7 +16,7 @@ DATA_DIR ?= .autonomy/demo
 IMAGES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build images demo test e2e lint crds cluster cluster-down clean
+.PHONY: help setup build images demo test e2e bench lint crds cluster cluster-down clean
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,9 @@ test: lint ## Run every check and every test, against real PostgreSQL, NATS and 
 
 e2e: build ## Run the tests against a real Kubernetes: our own, or KUBECONFIG's; KEDA=0 leaves scaling by lag out, NETWORK_POLICIES=1 enforces them
 	@e2e/run
+
+bench: build ## Measure the object API beside parallel COPY and its peers; writes bench/RESULTS.md (a quarter of an hour)
+	@bench/run
 
 lint: build ## Check formatting, lints, licences and the generated CRDs
 	cargo fmt --all --check

@@ -24,7 +24,7 @@ const DATABASE: &str = "autonomy";
 const NATS_SYNC_INTERVAL: Duration = Duration::from_millis(500);
 // The sync interval and some reserve.
 const NATS_SYNC_SURE: Duration = Duration::from_millis(1500);
-const API_CONNECTIONS: u32 = 16;
+const API_CONNECTIONS: u32 = 40;
 
 /// Servers that run, and how to reach them.
 pub struct Servers {
