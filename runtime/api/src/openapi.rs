@@ -1,25 +1,38 @@
 //! The OpenAPI 3.1 description of a model: its paths and the schemas of its objects.
 
+mod parameters;
+mod transactions;
+
+use std::sync::Arc;
+
 use autonomy_crds::Model;
 use autonomy_crds::resolved::{Column, ColumnKind, Entity, ValueType};
 use serde_json::{Map, Value, json};
 
-use crate::query::{DEFAULT_LIMIT, MOST_LIMIT};
+use crate::plan::EntityPlan;
+use crate::transactions::MOST_KEY_BYTES;
 
-/// The document of a model.
-pub fn document(model: &Model) -> Value {
+/// The document of a model, whose entities are made ready.
+pub fn document(model: &Model, plans: &[Arc<EntityPlan>]) -> Value {
     let mut paths = Map::new();
     let mut schemas = Map::new();
-    for entity in &model.entities {
+    for plan in plans {
+        let entity = plan.entity();
         let base = format!("/api/{}/{}", model.name, entity.path);
-        paths.insert(base.clone(), list_path(entity));
-        paths.insert(format!("{base}/{{id}}"), object_path(entity));
+        paths.insert(base.clone(), list_path(model, plan));
+        paths.insert(format!("{base}/{{id}}"), object_path(model, plan));
+        schemas.insert(format!("{}Fields", entity.name), fields_schema(model, entity));
         schemas.insert(format!("{}Create", entity.name), create_schema(entity));
         schemas.insert(format!("{}Patch", entity.name), patch_schema(entity));
+        for column in &entity.columns {
+            if let ColumnKind::Parts { part, .. } = &column.kind {
+                schemas.insert(format!("{}Create", part.name), part_schema(&part.columns, Way::Written, part.description.as_deref()));
+            }
+        }
     }
     schemas.extend(object_schemas(model));
-    paths.insert("/api/transactions".to_owned(), transactions_path());
-    schemas.extend(transaction_schemas());
+    paths.insert("/api/transactions".to_owned(), transactions::path());
+    schemas.extend(transactions::schemas());
     schemas.insert("Problem".to_owned(), problem_schema());
     schemas.insert("Aggregates".to_owned(), aggregates_schema());
     json!({
@@ -32,29 +45,44 @@ pub fn document(model: &Model) -> Value {
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": model.entities.iter().map(|entity| json!({"name": entity.name, "description": entity.description.clone().unwrap_or_default()})).collect::<Vec<_>>(),
+        "tags": tags(model),
         "paths": paths,
         "components": {
             "schemas": schemas,
             "responses": {
                 "Problem": {
                     "description": "What is wrong, with every fault (RFC 9457).",
+                    "headers": {"Retry-After": {"description": "With 503: seconds after which to try again.", "schema": {"type": "integer"}}},
                     "content": {"application/problem+json": {"schema": reference("Problem")}},
                 },
-                "NotModified": {"description": "The object is the one that If-None-Match names."},
+                "NotModified": {"description": "The object is the one that If-None-Match names.", "headers": {"ETag": etag()}},
+                "Minimal": {"description": "Done; with `Prefer: return=minimal` the object is not answered.", "headers": written_headers()},
             },
             "parameters": {
                 "Id": {"name": "id", "in": "path", "required": true, "description": "The object's id.", "schema": {"type": "string", "format": "uuid"}},
-                "IdempotencyKey": header_parameter("Idempotency-Key", "A key of the client's choice: a request sent again with it has its effect once and gets the first answer."),
+                "IdempotencyKey": {
+                    "name": "Idempotency-Key",
+                    "in": "header",
+                    "description": "A key of the client's choice: a request sent again with it has its effect once and gets the first answer.",
+                    "schema": {"type": "string", "minLength": 1, "maxLength": MOST_KEY_BYTES, "pattern": "^([!#-~]([\\t -~]*[!-~])?|\"[\\t -~]+\")$"},
+                },
                 "IfMatch": header_parameter("If-Match", "The object's ETag; where the object has changed the answer is 412."),
-                "IfNoneMatch": header_parameter("If-None-Match", "An ETag that the client has (GET), or * (PUT: only where there is no such object)."),
+                "IfNoneMatch": header_parameter("If-None-Match", "ETags that the client has: where the object has one of them the answer is 304."),
+                "OnlyNew": {"name": "If-None-Match", "in": "header", "description": "Only where there is no such object; otherwise the answer is 412.", "schema": {"type": "string", "enum": ["*"]}},
                 "Prefer": header_parameter("Prefer", "`return=minimal`: the objects written are not answered."),
                 "OnError": query_parameter("onError", "`continue`: each object of a list succeeds or fails for itself, and is answered so.", json!({"type": "string", "enum": ["stop", "continue"], "default": "stop"})),
-                "Embed": query_parameter("embed", "Objects referred to that are shown inside, by their relationships, comma-separated, as in `customer,customer.account`.", json!({"type": "string"})),
-                "Fields": query_parameter("fields", "The members wanted, comma-separated; the id is always there.", json!({"type": "string"})),
             },
         },
     })
+}
+
+fn tags(model: &Model) -> Vec<Value> {
+    let entity = |entity: &Entity| {
+        let description = entity.description.clone().unwrap_or_else(|| format!("Objects of the entity {}.", entity.name));
+        json!({"name": entity.name, "description": description})
+    };
+    let transactions = json!({"name": "Transactions", "description": "Changes over several entities, all or nothing."});
+    model.entities.iter().map(entity).chain(std::iter::once(transactions)).collect()
 }
 
 /// The schemas of a model's objects and of their parts, by name.
@@ -64,7 +92,7 @@ pub fn object_schemas(model: &Model) -> Map<String, Value> {
         schemas.insert(entity.name.clone(), object_schema(entity));
         for column in &entity.columns {
             if let ColumnKind::Parts { part, .. } = &column.kind {
-                schemas.insert(part.name.clone(), part_schema(&part.columns, part.description.as_deref()));
+                schemas.insert(part.name.clone(), part_schema(&part.columns, Way::Read, part.description.as_deref()));
             }
         }
     }
@@ -92,45 +120,79 @@ fn json_content(schema: Value) -> Value {
 }
 
 fn etag() -> Value {
-    json!({"ETag": {"description": "The object's version.", "schema": {"type": "string"}}})
+    json!({"description": "The object's version.", "schema": {"type": "string", "pattern": "^\"[0-9]+\"$"}})
 }
 
-// The answers that every operation may give.
+// Of an answer to a write of one object.
+fn written_headers() -> Value {
+    json!({
+        "ETag": etag(),
+        "Preference-Applied": {"description": "`return=minimal`, where that was asked for.", "schema": {"type": "string"}},
+        "Idempotent-Replayed": {"description": "`true`, where this is the answer that was given before.", "schema": {"type": "boolean"}},
+    })
+}
+
+// What can be done with an object whose id is at `id` of an answer or request.
+fn links(entity: &Entity, id: &str) -> Value {
+    let links = ["get", "put", "patch", "delete"].map(|method| {
+        let operation = format!("{method}{}", entity.name);
+        (operation.clone(), json!({"operationId": operation, "parameters": {"id": id}}))
+    });
+    Value::Object(links.into_iter().collect())
+}
+
+// The problems of an operation, and those that every operation may have.
 fn with_problems(mut responses: Value, statuses: &[&str]) -> Value {
-    for status in statuses.iter().chain(&["400", "503", "default"]) {
+    for status in statuses.iter().chain(&["400", "500", "503"]) {
         responses[*status] = json!({"$ref": "#/components/responses/Problem"});
     }
     responses
 }
 
-fn list_path(entity: &Entity) -> Value {
+// Of operations that read a body.
+const BODY_PROBLEMS: [&str; 5] = ["408", "409", "413", "415", "422"];
+
+fn list_path(model: &Model, plan: &EntityPlan) -> Value {
+    let entity = plan.entity();
     let name = &entity.name;
     let objects = json!({"type": "array", "items": reference(name)});
     let counts = json!({
         "type": "object",
+        "description": "With `Prefer: return=minimal`, of a list.",
+        "required": ["created", "updated", "ignored"],
         "properties": {"created": {"type": "integer"}, "updated": {"type": "integer"}, "ignored": {"type": "integer"}},
+        "additionalProperties": false,
     });
+    let new_objects = json!({"type": "array", "items": reference(&format!("{name}Create"))});
+    let changes = json!({"type": "array", "items": patch_item(name)});
     let one_or_list = json!({"oneOf": [reference(name), objects, counts]});
+    let mut made_headers = written_headers();
+    made_headers["Location"] =
+        json!({"description": "The object's path, where one was made.", "schema": {"type": "string", "format": "uri-reference"}});
     let on_conflict = if entity.key.is_empty() { "by id" } else { "by natural key" };
     json!({
         "get": {
             "operationId": format!("list{name}"),
             "summary": format!("Lists {name} objects"),
             "tags": [name],
-            "parameters": filters(entity),
+            "parameters": parameters::of_list(model, plan),
             "responses": with_problems(json!({
                 "200": {
                     "description": "A page of objects; as NDJSON the whole list, from one snapshot.",
                     "headers": {
                         "Link": {"description": "The next page, with `rel=\"next\"`; there is none after the last.", "schema": {"type": "string"}},
                         "X-Total-Count": {"description": "How many objects there are, with `count=true`.", "schema": {"type": "integer"}},
-                        "Autonomy-Position": {"description": "Of NDJSON: where in the database's log the snapshot is, as 16 hex digits.", "schema": {"type": "string"}},
+                        "Autonomy-Position": {"description": "Of NDJSON and CSV: where in the database's log the snapshot is, as 16 hex digits.", "schema": {"type": "string"}},
                     },
                     "content": {
-                        "application/json": {"schema": {"oneOf": [objects, reference("Aggregates")]}},
-                        "application/x-ndjson": {"schema": reference(name)},
+                        "application/json": {"schema": {"anyOf": [
+                            {"type": "array", "items": reference(&format!("{name}Fields"))},
+                            reference("Aggregates"),
+                        ]}},
+                        "application/x-ndjson": {"schema": {"type": "array", "description": "An object a line.", "items": reference(&format!("{name}Fields"))}},
                         "text/csv": {"schema": {"type": "string", "description": "A heading with the members' names, then a line an object; an empty cell is null."}},
                     },
+                    "links": links(entity, "$response.body#/0/id"),
                 },
             }), &[]),
         },
@@ -143,22 +205,21 @@ fn list_path(entity: &Entity) -> Value {
                 parameter("OnError"), parameter("IdempotencyKey"), parameter("Prefer"),
             ],
             "requestBody": {"required": true, "content": {
-                "application/json": {"schema": {"oneOf": [
-                    reference(&format!("{name}Create")),
-                    {"type": "array", "items": reference(&format!("{name}Create"))},
-                ]}},
-                "application/x-ndjson": {"schema": reference(&format!("{name}Create"))},
+                "application/json": {"schema": {"oneOf": [reference(&format!("{name}Create")), new_objects]}},
+                "application/x-ndjson": {"schema": new_objects},
                 "text/csv": {"schema": table()},
             }},
             "responses": with_problems(json!({
                 "201": {
                     "description": "Made; a list is answered with a list.",
-                    "headers": {"Location": {"description": "The object's path, where one was made.", "schema": {"type": "string"}}, "ETag": etag()["ETag"]},
+                    "headers": made_headers,
                     "content": json_content(one_or_list.clone()),
+                    "links": links(entity, "$response.body#/id"),
                 },
-                "200": {"description": "Nothing is new: all were there.", "content": json_content(one_or_list)},
+                "200": {"description": "Nothing is new: all were there.", "headers": written_headers(), "content": json_content(one_or_list)},
+                "204": minimal(),
                 "207": by_row(),
-            }), &["409", "413", "415", "422"]),
+            }), &BODY_PROBLEMS),
         },
         "patch": {
             "operationId": format!("patch{name}List"),
@@ -166,17 +227,21 @@ fn list_path(entity: &Entity) -> Value {
             "tags": [name],
             "parameters": [parameter("OnError"), parameter("IdempotencyKey"), parameter("Prefer")],
             "requestBody": {"required": true, "content": {
-                "application/json": {"schema": {"type": "array", "items": patch_item(name)}},
-                "application/merge-patch+json": {"schema": {"type": "array", "items": patch_item(name)}},
-                "application/x-ndjson": {"schema": patch_item(name)},
+                "application/json": {"schema": changes},
+                "application/merge-patch+json": {"schema": changes},
+                "application/x-ndjson": {"schema": changes},
                 "text/csv": {"schema": table()},
             }},
             "responses": with_problems(json!({
                 "200": {"description": "Changed.", "content": json_content(json!({"oneOf": [objects, counts]}))},
                 "207": by_row(),
-            }), &["404", "409", "413", "415", "422"]),
+            }), &[&["404"], &BODY_PROBLEMS[..]].concat()),
         },
     })
+}
+
+fn minimal() -> Value {
+    json!({"$ref": "#/components/responses/Minimal"})
 }
 
 fn by_row() -> Value {
@@ -194,18 +259,34 @@ fn patch_item(name: &str) -> Value {
     json!({"allOf": [reference(&format!("{name}Patch")), {"required": ["id"]}]})
 }
 
-fn object_path(entity: &Entity) -> Value {
+fn object_path(model: &Model, plan: &EntityPlan) -> Value {
+    let entity = plan.entity();
     let name = &entity.name;
-    let answered = |description: &str| json!({"description": description, "headers": etag(), "content": json_content(reference(name))});
+    let written = |description: &str| {
+        json!({
+            "description": description,
+            "headers": written_headers(),
+            "content": json_content(reference(name)),
+            "links": links(entity, "$request.path.id"),
+        })
+    };
+    let mut read = parameters::of_object(model, plan);
+    read.push(parameter("IfNoneMatch"));
+    let conditional = |statuses: &[&'static str]| [&["412"], statuses].concat();
     json!({
         "parameters": [parameter("Id")],
         "get": {
             "operationId": format!("get{name}"),
             "summary": format!("Gives a {name}"),
             "tags": [name],
-            "parameters": [parameter("Fields"), parameter("Embed"), parameter("IfNoneMatch")],
+            "parameters": read,
             "responses": with_problems(json!({
-                "200": answered("The object."),
+                "200": {
+                    "description": "The object.",
+                    "headers": {"ETag": etag()},
+                    "content": json_content(reference(&format!("{name}Fields"))),
+                    "links": links(entity, "$request.path.id"),
+                },
                 "304": {"$ref": "#/components/responses/NotModified"},
             }), &["404"]),
         },
@@ -213,9 +294,12 @@ fn object_path(entity: &Entity) -> Value {
             "operationId": format!("put{name}"),
             "summary": format!("Replaces a {name}, or makes it"),
             "tags": [name],
-            "parameters": [parameter("IfMatch"), parameter("IfNoneMatch"), parameter("IdempotencyKey"), parameter("Prefer")],
+            "parameters": [parameter("IfMatch"), parameter("OnlyNew"), parameter("IdempotencyKey"), parameter("Prefer")],
             "requestBody": {"required": true, "content": json_content(reference(&format!("{name}Create")))},
-            "responses": with_problems(json!({"200": answered("Replaced."), "201": answered("Made.")}), &["409", "412", "413", "415", "422"]),
+            "responses": with_problems(
+                json!({"200": written("Replaced."), "201": written("Made."), "204": minimal()}),
+                &conditional(&[&["404"], &BODY_PROBLEMS[..]].concat()),
+            ),
         },
         "patch": {
             "operationId": format!("patch{name}"),
@@ -226,90 +310,22 @@ fn object_path(entity: &Entity) -> Value {
                 "application/merge-patch+json": {"schema": reference(&format!("{name}Patch"))},
                 "application/json": {"schema": reference(&format!("{name}Patch"))},
             }},
-            "responses": with_problems(json!({"200": answered("Changed.")}), &["404", "409", "412", "413", "415", "422"]),
+            "responses": with_problems(
+                json!({"200": written("Changed."), "204": minimal()}),
+                &conditional(&[&["404"], &BODY_PROBLEMS[..]].concat()),
+            ),
         },
         "delete": {
             "operationId": format!("delete{name}"),
             "summary": format!("Deletes a {name}"),
             "tags": [name],
             "parameters": [parameter("IfMatch"), parameter("IdempotencyKey")],
-            "responses": with_problems(json!({"204": {"description": "Deleted."}}), &["404", "409", "412"]),
+            "responses": with_problems(
+                json!({"204": {"description": "Deleted.", "headers": {"Idempotent-Replayed": written_headers()["Idempotent-Replayed"]}}}),
+                &conditional(&["404", "409", "422"]),
+            ),
         },
     })
-}
-
-fn filters(entity: &Entity) -> Value {
-    let mut parameters = vec![
-        query_parameter(
-            "sort",
-            "Members to sort by, comma-separated, `-` before one for the largest first; the id decides at last.",
-            json!({"type": "string"}),
-        ),
-        parameter("Fields"),
-        parameter("Embed"),
-        query_parameter(
-            "aggregate",
-            "In place of objects: `count`, and `countDistinct`, `sum`, `avg`, `min` or `max` of an attribute, as in `sum(total)`, comma-separated.",
-            json!({"type": "string"}),
-        ),
-        query_parameter(
-            "groupBy",
-            "With `aggregate`: the members with whose values a group is made, comma-separated.",
-            json!({"type": "string"}),
-        ),
-        query_parameter(
-            "limit",
-            "The most objects of a page.",
-            json!({"type": "integer", "minimum": 0, "maximum": MOST_LIMIT, "default": DEFAULT_LIMIT}),
-        ),
-        query_parameter(
-            "offset",
-            "How many objects to pass over; `cursor` is better for long lists.",
-            json!({"type": "integer", "minimum": 0}),
-        ),
-        query_parameter("cursor", "Goes on where a page ended; from its Link.", json!({"type": "string"})),
-        query_parameter("count", "Whether X-Total-Count is wanted.", json!({"type": "boolean", "default": false})),
-    ];
-    let system = [
-        ("id", json!({"type": "string", "format": "uuid"}), false),
-        ("version", json!({"type": "integer", "format": "int64"}), false),
-        ("createdAt", json!({"type": "string", "format": "date-time"}), false),
-        ("updatedAt", json!({"type": "string", "format": "date-time"}), false),
-    ];
-    let own = entity.columns.iter().filter_map(|column| match &column.kind {
-        ColumnKind::Relationship { .. } => Some((column.member.as_str(), json!({"type": "string", "format": "uuid"}), false)),
-        ColumnKind::Attribute { value_type: ValueType::Json | ValueType::Binary { .. } } | ColumnKind::Parts { .. } => None,
-        ColumnKind::Attribute { value_type } => {
-            let text = matches!(value_type, ValueType::String { .. } | ValueType::Enumeration { .. });
-            let mut schema = value_schema(value_type);
-            for limit in ["minLength", "maxLength", "pattern", "minimum", "maximum", "multipleOf"] {
-                schema.as_object_mut().map(|schema| schema.remove(limit));
-            }
-            Some((column.member.as_str(), schema, text))
-        }
-    });
-    for (member, schema, text) in system.into_iter().chain(own) {
-        parameters.push(query_parameter(member, "Equal.", schema.clone()));
-        for (operator, description) in [
-            ("ne", "Different, or null."),
-            ("gt", "Larger."),
-            ("gte", "Larger or equal."),
-            ("lt", "Smaller."),
-            ("lte", "Smaller or equal."),
-        ] {
-            parameters.push(query_parameter(&format!("{member}.{operator}"), description, schema.clone()));
-        }
-        parameters.push(query_parameter(&format!("{member}.in"), "Equal to one of these, comma-separated.", json!({"type": "string"})));
-        if text {
-            parameters.push(query_parameter(
-                &format!("{member}.like"),
-                "Matches; `*` stands for any characters.",
-                json!({"type": "string"}),
-            ));
-        }
-        parameters.push(query_parameter(&format!("{member}.isnull"), "Is null, or not.", json!({"type": "boolean"})));
-    }
-    Value::Array(parameters)
 }
 
 fn value_schema(value_type: &ValueType) -> Value {
@@ -331,7 +347,7 @@ fn value_schema(value_type: &ValueType) -> Value {
         ValueType::Decimal { precision, scale, minimum, maximum } => {
             let mut schema = json!({"type": "number"});
             if let Some(precision) = precision {
-                let digits = format!("Exact: {precision} digits, {} behind the point. A string is taken too.", scale.unwrap_or(0));
+                let digits = format!("Exact: {precision} digits, {} behind the point.", scale.unwrap_or(0));
                 schema["description"] = digits.into();
             }
             set(&mut schema, "minimum", minimum.map(Value::from));
@@ -351,25 +367,60 @@ fn value_schema(value_type: &ValueType) -> Value {
     }
 }
 
+// What a decimal may be in a request. A string keeps its digits whatever the client's JSON library makes of numbers.
+fn written_decimal(value_type: &ValueType) -> Option<Value> {
+    let ValueType::Decimal { precision, scale, minimum, .. } = value_type else { return None };
+    let mut schema = value_schema(value_type);
+    schema["type"] = json!(["number", "string"]);
+    let sign = if minimum.is_some_and(|minimum| minimum >= 0) { "" } else { "-?" };
+    let pattern = match (precision, scale.unwrap_or(0)) {
+        (None, _) => format!("^{sign}[0-9]+(\\.[0-9]+)?$"),
+        (Some(precision), 0) => format!("^{sign}[0-9]{{1,{precision}}}$"),
+        (Some(precision), scale) => format!("^{sign}[0-9]{{1,{}}}(\\.[0-9]{{1,{scale}}})?$", precision.saturating_sub(scale).max(1)),
+    };
+    schema["pattern"] = pattern.into();
+    if let Some(precision) = precision {
+        let scale = scale.unwrap_or(0);
+        schema["multipleOf"] = format!("1e-{scale}").parse::<f64>().map_or(Value::Null, Value::from);
+        let bound = 10_f64.powi(precision.saturating_sub(scale) as i32);
+        schema["exclusiveMaximum"] = bound.into();
+        schema["exclusiveMinimum"] = (-bound).into();
+    }
+    Some(schema)
+}
+
 fn set(schema: &mut Value, name: &str, value: Option<Value>) {
     if let Some(value) = value {
         schema[name] = value;
     }
 }
 
-fn column_schema(column: &Column, nullable: bool) -> Value {
+// Whether a schema is of objects that are read or of what is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Read,
+    Written,
+}
+
+fn column_schema(column: &Column, way: Way) -> Value {
     let mut schema = match &column.kind {
-        ColumnKind::Attribute { value_type } => value_schema(value_type),
+        ColumnKind::Attribute { value_type } => {
+            let written = if way == Way::Written { written_decimal(value_type) } else { None };
+            written.unwrap_or_else(|| value_schema(value_type))
+        }
         ColumnKind::Relationship { target, .. } => {
             json!({"type": "string", "format": "uuid", "description": format!("The id of a {}.", target.entity)})
         }
         ColumnKind::Parts { part, min_items, max_items } => {
-            json!({"type": "array", "items": reference(&part.name), "minItems": min_items, "maxItems": max_items})
+            let items = if way == Way::Written { format!("{}Create", part.name) } else { part.name.clone() };
+            json!({"type": "array", "items": reference(&items), "minItems": min_items, "maxItems": max_items})
         }
     };
-    if nullable && !column.required && !matches!(column.kind, ColumnKind::Parts { .. }) {
-        if let Some(kind) = schema.get("type").cloned() {
-            schema["type"] = json!([kind, "null"]);
+    if !column.required && !matches!(column.kind, ColumnKind::Parts { .. }) {
+        match schema.get_mut("type") {
+            Some(Value::Array(kinds)) => kinds.push("null".into()),
+            Some(kind) => *kind = json!([kind, "null"]),
+            None => {}
         }
         if let Some(values) = schema.get_mut("enum").and_then(Value::as_array_mut) {
             values.push(Value::Null);
@@ -400,14 +451,14 @@ fn system_properties() -> Map<String, Value> {
     properties
 }
 
-fn properties(entity: &Entity, nullable: bool) -> Map<String, Value> {
+fn properties(entity: &Entity, way: Way) -> Map<String, Value> {
     let mut properties = system_properties();
-    properties.extend(entity.columns.iter().map(|column| (column.member.clone(), column_schema(column, nullable))));
+    properties.extend(entity.columns.iter().map(|column| (column.member.clone(), column_schema(column, way))));
     properties
 }
 
 fn object_schema(entity: &Entity) -> Value {
-    let properties = properties(entity, true);
+    let properties = properties(entity, Way::Read);
     let mut schema = json!({
         "type": "object",
         "required": properties.keys().collect::<Vec<_>>(),
@@ -416,6 +467,28 @@ fn object_schema(entity: &Entity) -> Value {
     set(&mut schema, "description", entity.description.clone().map(Value::from));
     set(&mut schema, "x-key", (!entity.key.is_empty()).then(|| members(entity, &entity.key)));
     schema
+}
+
+// Objects as they are read: with the members that `fields` asks for, and those that `embed` does.
+fn fields_schema(model: &Model, entity: &Entity) -> Value {
+    let mut properties = properties(entity, Way::Read);
+    for column in &entity.columns {
+        let ColumnKind::Relationship { relationship, target, .. } = &column.kind else { continue };
+        let embedded = match target.model == model.name {
+            true => json!({"anyOf": [reference(&target.entity), {"type": "null"}], "description": "With `embed`."}),
+            false => {
+                json!({"type": ["object", "null"], "description": format!("With `embed`: a {} of the model {}.", target.entity, target.model)})
+            }
+        };
+        // An attribute of that name stays what it is.
+        properties.entry(relationship.clone()).or_insert(embedded);
+    }
+    json!({
+        "type": "object",
+        "description": format!("The members of a {} that `fields` asks for, or all, and the objects that `embed` asks for.", entity.name),
+        "required": ["id"],
+        "properties": properties,
+    })
 }
 
 fn members(entity: &Entity, columns: &[String]) -> Value {
@@ -431,13 +504,13 @@ fn create_schema(entity: &Entity) -> Value {
         "type": "object",
         "description": format!("A new {}, or the whole of one that is replaced.", entity.name),
         "required": entity.columns.iter().filter(needed).map(|column| &column.member).collect::<Vec<_>>(),
-        "properties": properties(entity, true),
+        "properties": properties(entity, Way::Written),
         "additionalProperties": false,
     })
 }
 
 fn patch_schema(entity: &Entity) -> Value {
-    let mut properties = properties(entity, true);
+    let mut properties = properties(entity, Way::Written);
     for property in properties.values_mut() {
         property.as_object_mut().map(|property| property.remove("default"));
     }
@@ -449,11 +522,11 @@ fn patch_schema(entity: &Entity) -> Value {
     })
 }
 
-fn part_schema(columns: &[Column], description: Option<&str>) -> Value {
+fn part_schema(columns: &[Column], way: Way, description: Option<&str>) -> Value {
     let mut schema = json!({
         "type": "object",
         "required": columns.iter().filter(|column| column.required && column.default.is_none()).map(|column| &column.member).collect::<Vec<_>>(),
-        "properties": columns.iter().map(|column| (column.member.clone(), column_schema(column, true))).collect::<Map<_, _>>(),
+        "properties": columns.iter().map(|column| (column.member.clone(), column_schema(column, way))).collect::<Map<_, _>>(),
         "additionalProperties": false,
     });
     set(&mut schema, "description", description.map(Value::from));
@@ -498,86 +571,4 @@ fn aggregates_schema() -> Value {
             "max": by_attribute("Largest values by attribute."),
         }},
     })
-}
-
-fn transactions_path() -> Value {
-    json!({"post": {
-        "operationId": "transactions",
-        "summary": "Applies units of operations over entities of any models; each unit is all or nothing, and answered for itself",
-        "requestBody": {"required": true, "content": json_content(reference("Transactions"))},
-        "responses": with_problems(json!({
-            "200": {"description": "Each unit's outcome, in the units' order.", "content": json_content(reference("TransactionsAnswer"))},
-        }), &["413", "415", "422"]),
-    }})
-}
-
-fn transaction_schemas() -> Map<String, Value> {
-    let key = json!({"type": "string", "minLength": 1, "maxLength": 512});
-    let operation = json!({
-        "type": "object",
-        "required": ["op", "model", "entity"],
-        "properties": {
-            "op": {"type": "string", "enum": ["create", "patch", "delete"]},
-            "model": {"type": "string"},
-            "entity": {"type": "string"},
-            "id": {"type": "string", "format": "uuid", "description": "Of patch and delete."},
-            "object": {"type": "object", "description": "Of create: the new object. Of patch: the members to be set (RFC 7396)."},
-            "if": {"type": "object", "description": "Of patch and delete: present values of attributes (or `version`) that must hold."},
-            "onConflict": {"type": "string", "enum": ["error", "ignore", "update"], "default": "error", "description": "Of create."},
-        },
-        "additionalProperties": false,
-    });
-    let unit = json!({
-        "type": "object",
-        "required": ["operations"],
-        "properties": {
-            "idempotencyKey": {"oneOf": [key, {"type": "array", "items": key}]},
-            "context": {"type": "object", "properties": {"actor": {"type": "string"}, "traceparent": {"type": "string"}, "causationId": {"type": "string"}}, "additionalProperties": false},
-            "operations": {"type": "array", "items": operation},
-        },
-        "additionalProperties": false,
-    });
-    let result = json!({
-        "type": "object",
-        "required": ["id", "version", "effect"],
-        "properties": {
-            "id": {"type": "string", "format": "uuid"},
-            "version": {"type": "integer", "format": "int64"},
-            "effect": {"type": "string", "enum": ["created", "updated", "ignored", "deleted"]},
-        },
-    });
-    let row_outcome = json!({
-        "type": "object",
-        "required": ["status"],
-        "properties": {
-            "status": {"type": "integer", "description": "201, 200, or the problem's status."},
-            "id": {"type": "string", "format": "uuid"},
-            "version": {"type": "integer", "format": "int64"},
-            "effect": {"type": "string", "enum": ["created", "updated", "ignored"]},
-            "problem": reference("Problem"),
-            "retryAfter": {"type": "integer", "description": "Seconds."},
-        },
-    });
-    let outcome = json!({
-        "type": "object",
-        "required": ["status"],
-        "properties": {
-            "status": {"type": "integer", "description": "200, or the problem's status."},
-            "replayed": {"type": "boolean", "description": "Whether the unit's keys were used before, and this is the answer given then."},
-            "results": {"type": "array", "items": result},
-            "problem": reference("Problem"),
-            "retryAfter": {"type": "integer", "description": "Seconds."},
-        },
-    });
-    let mut schemas = Map::new();
-    schemas.insert("RowOutcome".to_owned(), row_outcome);
-    schemas.insert(
-        "Transactions".to_owned(),
-        json!({"type": "object", "required": ["units"], "properties": {"units": {"type": "array", "items": unit}}, "additionalProperties": false}),
-    );
-    schemas.insert(
-        "TransactionsAnswer".to_owned(),
-        json!({"type": "object", "required": ["units"], "properties": {"units": {"type": "array", "items": outcome}}}),
-    );
-    schemas
 }
