@@ -90,7 +90,9 @@ async fn a_model_never_seen_before_is_served_edited_and_goes_on_after_a_restart(
     assert_ne!(relay(&before), relay(&after));
     until("the API writes again", || async {
         let body = json!({"number": "P-2", "name": "Bo", "ward": null}).to_string();
-        let request = reqwest::Client::new().post(format!("{}/api/clinic/patients", local.api)).header("content-type", "application/json");
+        let request = autonomy_process::http_client::new()
+            .post(format!("{}/api/clinic/patients", local.api))
+            .header("content-type", "application/json");
         request.body(body).send().await.ok().filter(|answer| answer.status() == 201 || answer.status() == 409).map(|_| ())
     })
     .await;

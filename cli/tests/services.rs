@@ -84,7 +84,8 @@ async fn what_a_service_could_not_handle_is_listed_and_handled_after_its_edit_an
         let (status, answer) = local.post("/api/clinic/patients", json!({"name": name, "ward": ward})).await;
         assert_eq!(status, 201, "{answer}");
     }
-    let request = reqwest::Client::new().post(format!("{}/api/clinic/patients", local.api)).header("content-type", "application/json");
+    let request =
+        autonomy_process::http_client::new().post(format!("{}/api/clinic/patients", local.api)).header("content-type", "application/json");
     let exact = r#"{"name": "Di", "ward": "closed", "weight": 71.123456789012345}"#;
     assert_eq!(request.body(exact).send().await.unwrap().status(), 201);
 

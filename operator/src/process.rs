@@ -126,7 +126,7 @@ impl Command {
 
 async fn probe(url: String) -> Result<(), Error> {
     let ask = async {
-        let client = reqwest::Client::builder().timeout(PROBE_PATIENCE).build()?;
+        let client = autonomy_process::http_client::builder().timeout(PROBE_PATIENCE).build()?;
         client.get(&url).send().await?.error_for_status()
     };
     ask.await.map(drop).map_err(|source| Error::Probe { url: url.clone(), source })

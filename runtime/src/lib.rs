@@ -1,7 +1,10 @@
 //! The data plane as a library: the command line of the binary `autonomy-runtime`, one subcommand a role.
 
+use std::io;
+
 use autonomy_process::telemetry::LogOptions;
 use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 /// The data plane of Autonomy: one binary, one process a role.
@@ -42,6 +45,19 @@ pub enum Error {
 }
 
 impl Role {
+    /// The threads that the role works with. The relay's events go one after the other whatever is done, so it has one thread: nothing is handed
+    /// from thread to thread, and what goes to NATS gathers into large writes.
+    ///
+    /// # Errors
+    /// When the system gives none.
+    pub fn executor(&self) -> io::Result<Runtime> {
+        let mut executor = match self {
+            Self::Relay(_) => Builder::new_current_thread(),
+            Self::Api(_) | Self::Worker(_) => Builder::new_multi_thread(),
+        };
+        executor.enable_all().build()
+    }
+
     /// Runs the role until `stop`.
     ///
     /// # Errors

@@ -10,10 +10,19 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let command = Command::parse();
     telemetry::start_logging(&command.log);
+    match command.role.executor() {
+        Ok(executor) => executor.block_on(run(command)),
+        Err(error) => {
+            tracing::error!(%error, "the process can't have its threads");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> ExitCode {
     let stop = match shutdown::stop_on_signal() {
         Ok(stop) => stop,
         Err(error) => {

@@ -91,7 +91,7 @@ impl Meter {
     ) -> Self {
         let relayed = Arc::new(Mutex::new(None));
         tokio::spawn(listen(client, event::watermark_subject(&namespace), Arc::downgrade(&relayed)));
-        Self { platform, supervisor, namespace, running, relayed, http: reqwest::Client::new() }
+        Self { platform, supervisor, namespace, running, relayed, http: autonomy_process::http_client::new() }
     }
 
     /// Measures now. A server that is away leaves gaps.

@@ -294,7 +294,7 @@ impl Session {
 
     // Waits until the API serves these models, from which the workers learn theirs.
     async fn wait_for_api(&self, models: &BTreeMap<String, Arc<Model>>) {
-        let client = reqwest::Client::new();
+        let client = autonomy_process::http_client::new();
         let begun = Instant::now();
         for model in models.values() {
             let url = format!("{}/api/{}", self.platform.api_url(), model.name);

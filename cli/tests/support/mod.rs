@@ -68,11 +68,11 @@ impl Local {
     }
 
     pub async fn get(&self, path: &str) -> Value {
-        reqwest::get(format!("{}{path}", self.api)).await.unwrap().json().await.unwrap()
+        autonomy_process::http_client::new().get(format!("{}{path}", self.api)).send().await.unwrap().json().await.unwrap()
     }
 
     pub async fn post(&self, path: &str, body: Value) -> (u16, Value) {
-        let answer = reqwest::Client::new().post(format!("{}{path}", self.api)).json(&body).send().await.unwrap();
+        let answer = autonomy_process::http_client::new().post(format!("{}{path}", self.api)).json(&body).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap_or_default())
     }
 

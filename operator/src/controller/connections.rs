@@ -83,7 +83,7 @@ impl Connections {
             return Ok(opened.connection.clone());
         }
         let options = DatabaseOptions { database_url: urls.postgresql.clone(), database_connections: DATABASE_CONNECTIONS };
-        let database = options.pool("autonomy-operator")?;
+        let database = options.pool("autonomy-operator", &[])?;
         let connecting = nats_connect_options(&urls.nats)?.name("autonomy-operator").connect(&urls.nats);
         let client = tokio::time::timeout(NATS_PATIENCE, connecting)
             .await

@@ -1,20 +1,20 @@
 //! Bodies: from JSON, NDJSON or CSV to typed rows in one pass, with every fault.
 
-mod table;
+pub mod table;
 
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use sonic_rs::LazyValue;
-use uuid::Uuid;
-
+use crate::new_id::new_id;
 use crate::plan::{EntityPlan, ID, SYSTEM};
 use crate::problem::{Fault, Intake, Path, Problem};
 use crate::representation::Representation;
 use crate::rows::{Rows, Value};
 use crate::value::Scalar;
 use axum::http::StatusCode;
+use memchr::memchr2;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use sonic_rs::LazyValue;
 
 // Deeper JSON is refused: every level costs stack.
 const MOST_DEPTH: usize = 64;
@@ -53,24 +53,21 @@ pub fn text(body: &[u8]) -> Result<&str, Problem> {
     Ok(text)
 }
 
-fn utf8(body: &[u8]) -> Result<&str, Problem> {
+/// Checks that bytes are UTF-8.
+///
+/// # Errors
+/// A problem with status 400.
+pub fn utf8(body: &[u8]) -> Result<&str, Problem> {
     std::str::from_utf8(body).map_err(|error| malformed(format!("The body is not UTF-8 (at byte {}).", error.valid_up_to())))
 }
 
 fn is_too_deep(text: &str) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in text.as_bytes() {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
+    let bytes = text.as_bytes();
+    let (mut depth, mut at) = (0_usize, 0);
+    while let Some(byte) = bytes.get(at) {
+        at += 1;
         match byte {
-            b'"' => in_string = true,
+            b'"' => at = behind_string(bytes, at),
             b'{' | b'[' => {
                 depth += 1;
                 if depth > MOST_DEPTH {
@@ -84,9 +81,28 @@ fn is_too_deep(text: &str) -> bool {
     false
 }
 
+// The place behind the end of a string that begins at `start`.
+fn behind_string(bytes: &[u8], start: usize) -> usize {
+    let mut at = start;
+    while let Some(length) = memchr2(b'"', b'\\', &bytes[at..]) {
+        at += length + 1;
+        if bytes[at - 1] == b'"' {
+            return at;
+        }
+        // What is escaped ends nothing.
+        at = (at + 1).min(bytes.len());
+    }
+    bytes.len()
+}
+
 /// A problem for a body that is no JSON.
 pub fn malformed(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "malformed-body", detail)
+}
+
+/// A problem for a body that does not come to its end.
+pub fn unreadable() -> Problem {
+    Problem::bad_request("The body can't be read to its end: the connection broke, or it is not coded as its Content-Encoding says.")
 }
 
 fn not_json(error: &sonic_rs::Error) -> Problem {
@@ -122,21 +138,47 @@ pub fn read_objects(
     match representation {
         Representation::Json => read(text(body)?, ObjectsSeed { plan, purpose, rows, intake }),
         Representation::NdJson => {
-            let lines = text(body)?.lines().enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
-            for (index, (number, line)) in lines.enumerate() {
-                let path = Path::ROOT.index(index);
-                read_object(line, plan, purpose, &path, rows, intake).map_err(|mut problem| {
-                    problem.detail = format!("Line {} of the body: {}", number + 1, problem.detail);
-                    problem
-                })?;
-            }
+            read_lines(text(body)?, plan, purpose, Before::default(), rows, intake)?;
             Ok(Shape::List)
         }
         Representation::Csv => {
-            table::read(utf8(body)?, plan, purpose, rows, intake)?;
+            let (table, lines) = table::Table::read_heading(utf8(body)?, plan)?;
+            table.read(lines, plan, purpose, Before { objects: 0, lines: 1 }, rows, intake)?;
             Ok(Shape::List)
         }
     }
+}
+
+/// What of a body came before the piece that is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Before {
+    /// Objects.
+    pub objects: usize,
+    /// Lines, a heading among them.
+    pub lines: usize,
+}
+
+/// Reads lines of NDJSON into `rows`.
+///
+/// # Errors
+/// Where a line is no JSON.
+pub fn read_lines(
+    text: &str,
+    plan: &EntityPlan,
+    purpose: Purpose,
+    before: Before,
+    rows: &mut Rows,
+    intake: &mut Intake,
+) -> Result<(), Problem> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
+    for (index, (number, line)) in lines.enumerate() {
+        let path = Path::ROOT.index(before.objects + index);
+        read_object(line, plan, purpose, &path, rows, intake).map_err(|mut problem| {
+            problem.detail = format!("Line {} of the body: {}", before.lines + number + 1, problem.detail);
+            problem
+        })?;
+    }
+    Ok(())
 }
 
 /// Reads one object at `path` into `rows`, as one more row.
@@ -322,7 +364,7 @@ impl ObjectSeed<'_> {
         let has_id = self.rows.get(row, ID) != Value::Absent;
         match self.purpose {
             Purpose::Create if !has_id => self.rows.set(ID, |out| {
-                out.extend_from_slice(Uuid::now_v7().as_bytes());
+                out.extend_from_slice(new_id().as_bytes());
                 true
             }),
             Purpose::PatchWithId if !has_id => self.intake.push(&self.path.member("id"), "must be given"),

@@ -14,6 +14,9 @@ use crate::plan::EntityPlan;
 use crate::problem::Problem;
 use crate::sql::Statement;
 
+/// How sessions are set up. Nobody waits for ever: not for a lock that a migration holds, and not for a statement gone astray.
+pub const SETTINGS: [(&str, &str); 2] = [("lock_timeout", "10s"), ("statement_timeout", "120s")];
+
 /// Lets requests to the database: a bounded number at a time, a bounded number waiting.
 #[derive(Clone)]
 pub struct Gate {
@@ -124,9 +127,9 @@ impl Session {
         statement.query()?.fetch_all(&mut *self.connection).await
     }
 
-    /// Marks that a stream of rows is being read, or was read to its end.
-    pub fn reading(&mut self, reading: bool) {
-        self.clean = !reading;
+    /// Marks that a statement outside of a transaction is being done, or was done to its end.
+    pub fn busy(&mut self, busy: bool) {
+        self.clean = !busy;
     }
 }
 

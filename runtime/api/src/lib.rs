@@ -10,6 +10,7 @@ pub mod database;
 pub mod docs;
 pub mod embed;
 pub mod metrics;
+pub mod new_id;
 pub mod objects;
 pub mod openapi;
 pub mod part;
@@ -33,12 +34,16 @@ use autonomy_process::catalog::{CatalogError, CatalogFollower};
 use autonomy_process::operations::{self, Readiness};
 use autonomy_process::options::{BadDatabaseUrl, DatabaseOptions};
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use prometheus_client::registry::Registry;
 use sqlx::Row;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tower::util::MapRequestLayer;
+use tower_http::compression::{CompressionLayer, CompressionLevel};
+use tower_http::decompression::{DecompressionBody, RequestDecompressionLayer};
 
 use crate::database::Gate;
 use crate::metrics::Metrics;
@@ -106,7 +111,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
 /// # Errors
 /// When it can't be served.
 pub async fn run_on(listener: TcpListener, options: Options, stop: CancellationToken) -> Result<(), Error> {
-    let pool = options.database.pool("autonomy-api")?;
+    let pool = options.database.pool("autonomy-api", &database::SETTINGS)?;
     let address = listener.local_addr().map_err(Error::Serve)?;
     let readiness = Readiness::default();
     let mut registry = Registry::default();
@@ -115,7 +120,15 @@ pub async fn run_on(listener: TcpListener, options: Options, stop: CancellationT
     // Before the catalog is read there is nothing to serve but the probes.
     let service = Arc::new(OnceLock::new());
     tokio::spawn(begin_service(pool.clone(), options, metrics, readiness, service.clone(), stop.clone()));
-    let router = Router::new().merge(operations).fallback(move |request: Request| server::serve_when_ready(service.clone(), request));
+    let router = Router::new()
+        .merge(operations)
+        .fallback(move |request: Request| server::serve_when_ready(service.clone(), request))
+        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
+        // A coding that is not known is refused by the server, as a problem.
+        .layer((
+            RequestDecompressionLayer::new().pass_through_unaccepted(true),
+            MapRequestLayer::new(|request: Request<DecompressionBody<Body>>| request.map(Body::new)),
+        ));
     tracing::info!(%address, "the object API is served");
     let stopped = stop.clone();
     let serving = axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned()).into_future();

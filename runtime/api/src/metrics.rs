@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::write::{Effect, Outcomes, UnitOutcome};
+use crate::write::{Counts, Effect, Outcomes, UnitOutcome};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -62,21 +62,30 @@ impl Metrics {
         self.seconds.get_or_create(&RouteLabels { route }).observe(took.as_secs_f64());
     }
 
+    /// A list of new objects was written in pieces.
+    pub fn wrote_in_pieces(&self, counts: &Counts) {
+        self.count("created", counts.created);
+        self.count("updated", counts.updated);
+        self.count("ignored", counts.ignored);
+        self.units.get_or_create(&EffectLabels { effect: "done" }).inc();
+    }
+
+    fn count(&self, effect: &'static str, count: u64) {
+        if count > 0 {
+            self.objects.get_or_create(&EffectLabels { effect }).inc_by(count);
+        }
+    }
+
     /// Units were written, or not.
     pub fn wrote(&self, outcomes: &Outcomes) {
-        let count = |effect, count| {
-            if count > 0 {
-                self.objects.get_or_create(&EffectLabels { effect }).inc_by(count);
-            }
-        };
         for outcome in outcomes.units.iter().flatten() {
             let effect = match outcome {
                 UnitOutcome::Done(written) => {
                     let of = |effect| written.iter().filter(|written| written.effect == effect).count() as u64;
-                    count("created", of(Effect::Created));
-                    count("updated", of(Effect::Updated));
-                    count("ignored", of(Effect::Ignored));
-                    count("deleted", of(Effect::Deleted));
+                    self.count("created", of(Effect::Created));
+                    self.count("updated", of(Effect::Updated));
+                    self.count("ignored", of(Effect::Ignored));
+                    self.count("deleted", of(Effect::Deleted));
                     "done"
                 }
                 UnitOutcome::Replayed { .. } => "replayed",

@@ -1,6 +1,7 @@
 //! Writing objects of one entity: POST, PUT, PATCH and DELETE, each as one unit of [`crate::write`].
 
 mod apart;
+pub mod streamed;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::representation::Representation;
 use crate::rows::{Rows, Value};
 use crate::sql::Condition;
 use crate::transactions::{MOST_KEY_BYTES, Request, bad_header};
-use crate::write::{Batch, Effect, Kind, Objects, Outcomes, Owner, Place, Unit, UnitOutcome, Work, Written};
+use crate::write::{Batch, Counts, Effect, Kind, Objects, Outcomes, Owner, Place, Unit, UnitOutcome, Work, Written};
 
 /// A request that writes objects of one entity.
 #[derive(Debug)]
@@ -41,33 +42,39 @@ pub struct WriteRequest<'a> {
     pub body: &'a [u8],
 }
 
-/// Reads a request into what is to be written.
+/// What a request's method and parameters ask for: the kind of writing, and whether each object succeeds or fails for itself.
 ///
 /// # Errors
-/// A problem with all that is wrong with it.
-pub fn read(request: &WriteRequest<'_>, plan: &Arc<EntityPlan>) -> Result<Request, Problem> {
+/// Names the parameters that can't be used.
+pub fn mode(method: &Method, parameters: &[(String, String)], one: bool) -> Result<(Kind, bool), Problem> {
     let mut apart = false;
-    let mut kind = match *request.method {
+    let mut kind = match *method {
         Method::POST => Kind::Create,
         Method::PUT => Kind::Put,
         Method::PATCH => Kind::Patch,
         _ => Kind::Delete,
     };
     let mut faults = Faults::default();
-    for (name, value) in request.parameters {
+    for (name, value) in parameters {
         match (name.as_str(), value.as_str()) {
             ("onConflict", "error") if kind.is_create() => kind = Kind::Create,
             ("onConflict", "ignore") if kind.is_create() => kind = Kind::CreateOrIgnore,
             ("onConflict", "update") if kind.is_create() => kind = Kind::CreateOrUpdate,
-            ("onError", "stop" | "continue") if kind != Kind::Put && request.id.is_none() => apart = value == "continue",
-            ("onError", _) if kind != Kind::Put && request.id.is_none() => faults.push(Fault::parameter(name, "must be stop or continue")),
+            ("onError", "stop" | "continue") if kind != Kind::Put && !one => apart = value == "continue",
+            ("onError", _) if kind != Kind::Put && !one => faults.push(Fault::parameter(name, "must be stop or continue")),
             ("onConflict", _) if kind.is_create() => faults.push(Fault::parameter(name, "must be error, ignore or update")),
-            _ => faults.push(Fault::parameter(name, format!("is no parameter of {} here", request.method))),
+            _ => faults.push(Fault::parameter(name, format!("is no parameter of {method} here"))),
         }
     }
-    if !faults.is_empty() {
-        return Err(invalid_query(faults));
-    }
+    if faults.is_empty() { Ok((kind, apart)) } else { Err(invalid_query(faults)) }
+}
+
+/// Reads a request into what is to be written.
+///
+/// # Errors
+/// A problem with all that is wrong with it.
+pub fn read(request: &WriteRequest<'_>, plan: &Arc<EntityPlan>) -> Result<Request, Problem> {
+    let (kind, apart) = mode(request.method, request.parameters, request.id.is_some())?;
     let mut batch = Batch {
         plan: plan.clone(),
         kind,
@@ -199,17 +206,22 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 
 // The same key with another request is a mistake; what makes the request is what it does.
 fn request_hash(request: &WriteRequest<'_>) -> [u8; 32] {
+    let mut hash = head_hash(request.method, request.target, request.headers);
+    hash.update(request.body);
+    hash.finalize().into()
+}
+
+fn head_hash(method: &Method, target: &str, headers: &HeaderMap) -> Sha256 {
     let mut hash = Sha256::new();
-    for part in [request.method.as_str(), request.target] {
+    for part in [method.as_str(), target] {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
     for name in [&header::IF_MATCH, &header::IF_NONE_MATCH] {
-        hash.update(request.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default());
+        hash.update(headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default());
         hash.update([0]);
     }
-    hash.update(request.body);
-    hash.finalize().into()
+    hash
 }
 
 fn context(headers: &HeaderMap) -> WriteContext {
@@ -220,7 +232,8 @@ fn context(headers: &HeaderMap) -> WriteContext {
     WriteContext { actor: None, traceparent: text("traceparent"), causation_id: None }
 }
 
-fn prefers_minimal(headers: &HeaderMap) -> bool {
+/// Whether the request asks for an answer without the objects.
+pub fn prefers_minimal(headers: &HeaderMap) -> bool {
     let prefers = HeaderName::from_static("prefer");
     headers
         .get_all(prefers)
@@ -256,8 +269,7 @@ impl Answer {
                 let items: Vec<_> = written.iter().map(object).collect();
                 format!("[{}]", items.join(","))
             } else {
-                let count = |effect| written.iter().filter(|written| written.effect == effect).count();
-                format!(r#"{{"created":{created},"updated":{},"ignored":{}}}"#, count(Effect::Updated), count(Effect::Ignored))
+                Counts::of(written).to_json()
             };
             let status = if batch.kind.is_create() && (created > 0 || written.is_empty()) { 201 } else { 200 };
             return Self { status, minimal, body, ..Self::default() };
@@ -273,6 +285,12 @@ impl Answer {
         let location = (one.effect == Effect::Created).then(|| location(&batch.plan, &one.id_text()));
         let etag = (one.effect != Effect::Deleted).then(|| format!("\"{}\"", one.version));
         Self { status, location, etag, minimal, body }
+    }
+
+    // For a list of new objects that was too large to be held.
+    fn of_counts(counts: &Counts) -> Self {
+        let status = if counts.created > 0 || *counts == Counts::default() { 201 } else { 200 };
+        Self { status, minimal: true, body: counts.to_json(), ..Self::default() }
     }
 
     fn into_response(self, replayed: bool) -> Response<Body> {

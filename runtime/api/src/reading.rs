@@ -111,7 +111,7 @@ pub async fn page(
     let mut next = None;
     if limit > 0 {
         let statement = sql::list(plan, &query, &columns, &query.embedded, Some(limit + 1));
-        session.reading(true);
+        session.busy(true);
         let mut rows = statement.query()?.fetch(session.connection());
         let mut last = None;
         loop {
@@ -131,7 +131,7 @@ pub async fn page(
         // The statement is read to its end, so that the connection can be used again; a page that ended early closes it.
         let read_all = count <= limit && json.len() <= MOST_PAGE_BYTES && rows.try_next().await?.is_none();
         drop(rows);
-        session.reading(!read_all);
+        session.busy(!read_all);
     }
     drop(session);
     json.push(b']');
@@ -215,7 +215,8 @@ pub async fn stream(
     let query = ListQuery::parse(plans, plan, parameters)?;
     let (columns, answered) = query.columns(plan);
     let mut session = gate.session().await?;
-    session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+    // As long as its reader wants.
+    session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL statement_timeout = 0").await?;
     let rows = session.rows(sql::position()).await?;
     let position: u64 = match rows.first() {
         Some(row) => text(row, 0)?.and_then(|text| text.parse().ok()).unwrap_or_default(),

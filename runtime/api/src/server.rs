@@ -10,12 +10,12 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use crate::database::{Failure, Gate, Meaning, meaning, problem};
 use crate::metrics::Metrics;
-use crate::objects::{self, WriteRequest};
+use crate::objects::{self, WriteRequest, streamed};
 use crate::plan::{EntityPlan, ModelPlan, PlanCache, Plans};
 use crate::problem::Problem;
 use crate::representation::Representation;
@@ -23,6 +23,8 @@ use crate::{aggregate, body, docs, query, reading, transactions, write};
 
 // A body must have come whole in this time.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
+// Larger lists of new objects are written in pieces, where they can be.
+const WHOLE_UP_TO: u64 = 4 * 1024 * 1024;
 // The unit of the memory budget for bodies.
 const BUDGET_UNIT: u64 = 1024;
 
@@ -265,6 +267,16 @@ impl Incoming<'_> {
         body: Option<Body>,
         accepted: &'static [&'static str],
     ) -> Result<Response<Body>, Problem> {
+        let body = match body {
+            Some(body) if self.method == Method::POST => {
+                let representation = self.check_content_type(accepted)?;
+                if self.comes_in_pieces(representation) {
+                    return self.write_in_pieces(model, entity, parameters, representation, body).await;
+                }
+                Some(body)
+            }
+            body => body,
+        };
         let (representation, (bytes, _memory)) = match body {
             Some(body) => (self.check_content_type(accepted)?, self.read_body(body).await?),
             None => (Representation::Json, (Bytes::new(), None)),
@@ -281,6 +293,37 @@ impl Incoming<'_> {
             Ok(objects::respond(&read.work, outcomes, put_if_absent)?)
         })
         .await
+    }
+
+    // Whether a list of new objects is so large, or may be, that it is not held in memory. Its objects are then not answered.
+    fn comes_in_pieces(&self, representation: Representation) -> bool {
+        representation != Representation::Json
+            && objects::prefers_minimal(self.headers)
+            && self.declared_length().is_none_or(|length| length > WHOLE_UP_TO.min(self.service.most_body))
+    }
+
+    async fn write_in_pieces(
+        &self,
+        model: &str,
+        entity: &str,
+        parameters: &[(String, String)],
+        representation: Representation,
+        body: Body,
+    ) -> Result<Response<Body>, Problem> {
+        let plan = self.entity(model, entity)?;
+        let (kind, apart) = objects::mode(&self.method, parameters, false)?;
+        if apart {
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "payload-too-large",
+                format!("With onError=continue the body's length must be declared, and be at most {WHOLE_UP_TO} bytes; send it in parts."),
+            ));
+        }
+        let _memory = self.reserve(streamed::MEMORY).await?;
+        let incoming = streamed::Incoming { target: self.target, headers: self.headers, representation, kind, body };
+        let (response, counts) = streamed::write(&self.service.streams, &plan, incoming).await?;
+        self.service.metrics.wrote_in_pieces(&counts);
+        Ok(response)
     }
 
     async fn transactions(&self, body: Body) -> Result<Response<Body>, Problem> {
@@ -318,6 +361,14 @@ impl Incoming<'_> {
 
     // What the body is; JSON where nothing says, and a merge patch is JSON too.
     fn check_content_type(&self, accepted: &'static [&'static str]) -> Result<Representation, Problem> {
+        // What is known was decoded before, and its header taken off.
+        if let Some(coding) =
+            self.headers.get(header::CONTENT_ENCODING).filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+        {
+            let coding = String::from_utf8_lossy(coding.as_bytes()).into_owned();
+            let detail = format!("The body's Content-Encoding is {coding}; gzip and zstd are taken.");
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-content-encoding", detail));
+        }
         let Some(value) = self.headers.get(header::CONTENT_TYPE) else { return Ok(Representation::Json) };
         let media_type = value.to_str().unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
         if accepted.contains(&media_type.as_str()) {
@@ -330,30 +381,42 @@ impl Incoming<'_> {
         ))
     }
 
+    fn declared_length(&self) -> Option<u64> {
+        self.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
+    }
+
+    // Memory for a body of so many bytes.
+    async fn reserve(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Problem> {
+        let reserved = bytes.div_ceil(BUDGET_UNIT).max(1) as u32;
+        match tokio::time::timeout(Duration::from_secs(5), self.service.budget.clone().acquire_many_owned(reserved)).await {
+            Ok(Ok(memory)) => Ok(memory),
+            _ => Err(Problem::unavailable("Too many large bodies are being worked on; try again.")),
+        }
+    }
+
     // The body, and the memory reserved for it.
-    async fn read_body(&self, body: Body) -> Result<(Bytes, Option<tokio::sync::OwnedSemaphorePermit>), Problem> {
+    async fn read_body(&self, body: Body) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
         let most = self.service.most_body;
         let too_large = || {
             Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "payload-too-large",
-                format!("The body must have at most {most} bytes; send it in parts."),
+                format!(
+                    "The body must have at most {most} bytes; send it in parts. Lists of new objects of any size are taken as NDJSON or CSV \
+                     with Prefer: return=minimal."
+                ),
             )
         };
-        let declared = self.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let declared = self.declared_length();
         if declared.is_some_and(|length| length > most) {
             return Err(too_large());
         }
-        let reserved = declared.unwrap_or(most).div_ceil(BUDGET_UNIT).max(1) as u32;
-        let memory = tokio::time::timeout(Duration::from_secs(5), self.service.budget.clone().acquire_many_owned(reserved)).await;
-        let Ok(Ok(memory)) = memory else {
-            return Err(Problem::unavailable("Too many large bodies are being worked on; try again."));
-        };
+        let memory = self.reserve(declared.unwrap_or(most)).await?;
         let reading = async {
             let mut stream = body.into_data_stream();
             let mut bytes = BytesMut::with_capacity(declared.unwrap_or(0).min(most) as usize);
             while let Some(piece) = stream.next().await {
-                let piece = piece.map_err(|_| Problem::bad_request("The body ended before its end."))?;
+                let piece = piece.map_err(|_| body::unreadable())?;
                 if (bytes.len() + piece.len()) as u64 > most {
                     return Err(too_large());
                 }

@@ -315,8 +315,8 @@ pub enum Conflict {
     UpdateById(Vec<usize>),
 }
 
-/// New rows; answers id, version, and whether the row is new, in the rows' order.
-pub fn insert(plan: &EntityPlan, rows: &Rows, selection: &[u32], conflict: &Conflict) -> Statement {
+/// New rows; answers id, version, and whether the row is new, in the rows' order, then each of the columns `answered` as text.
+pub fn insert(plan: &EntityPlan, rows: &Rows, selection: &[u32], conflict: &Conflict, answered: &[usize]) -> Statement {
     let mut statement = Statement::on(plan);
     let columns: Vec<usize> = plan.writable().collect();
     let places: Vec<String> = columns
@@ -351,7 +351,14 @@ pub fn insert(plan: &EntityPlan, rows: &Rows, selection: &[u32], conflict: &Conf
         Conflict::UpdateById(columns) => format!(" ON CONFLICT ({}) DO UPDATE SET {}", key(&[ID]), set(columns)),
     };
     statement.push(&on_conflict).push(" RETURNING t.\"id\", t.\"version\", (t.xmax = 0)");
+    answer(plan, answered, &mut statement);
     statement
+}
+
+fn answer(plan: &EntityPlan, columns: &[usize], statement: &mut Statement) {
+    if !columns.is_empty() {
+        statement.push(", ").push(&texts(plan, columns));
+    }
 }
 
 /// The objects that have the rows' natural keys (or ids, where the entity has none): place of the row from 1, id, version.
@@ -431,8 +438,8 @@ pub fn lock(plan: &EntityPlan, rows: &Rows, selection: &[u32], conditions: &[&Co
 /// Values that are written in the place of those given, by row and column.
 pub type Merged = HashMap<(u32, usize), Vec<u8>>;
 
-/// Sets what the rows give of these columns; answers id and version.
-pub fn update(plan: &EntityPlan, rows: &Rows, selection: &[u32], columns: &[usize], merged: &Merged) -> Statement {
+/// Sets what the rows give of these columns; answers id and version, then each of the columns `answered` as text.
+pub fn update(plan: &EntityPlan, rows: &Rows, selection: &[u32], columns: &[usize], merged: &Merged, answered: &[usize]) -> Statement {
     let mut statement = Statement::on(plan);
     let ids: Vec<[u8; 16]> = selection.iter().map(|row| rows.id(*row as usize)).collect();
     let mut places = vec![statement.bind(Param::ids(&ids))];
@@ -466,6 +473,7 @@ pub fn update(plan: &EntityPlan, rows: &Rows, selection: &[u32], columns: &[usiz
         aliases.join(", ")
     );
     statement.push(&text);
+    answer(plan, answered, &mut statement);
     statement
 }
 
@@ -529,6 +537,16 @@ pub fn keep_answers(hashes: &[[u8; 32]], statuses: &[u16], answers: &[String]) -
     .with(Param::byte_strings(hashes))
     .with(Param::list(&PgType::bigint(), statuses.iter().map(|status| Some(status.as_slice()))))
     .with(Param::texts(answers))
+}
+
+/// Keeps the answer for an idempotency key that this transaction took, and what the request was.
+pub fn keep_answer_and_request(hash: &[u8; 32], request: &[u8; 32], status: u16, answer: &str) -> Statement {
+    let bytea = PgType { oid: 17, array_oid: 1001, cast: None, name: "bytea".to_owned() };
+    Statement::fixed("UPDATE autonomy.idempotency SET request_hash = $2, status = $3, response = $4::jsonb WHERE key_hash = $1")
+        .with(Param::value(&bytea, Some(hash.to_vec())))
+        .with(Param::value(&bytea, Some(request.to_vec())))
+        .with(Param::value(&PgType::bigint(), Some(i64::from(status).to_be_bytes().to_vec())))
+        .with(Param::text(answer))
 }
 
 /// Forgets a bounded number of idempotency keys older than so many seconds; answers how many.

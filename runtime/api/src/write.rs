@@ -5,6 +5,7 @@ mod attempt;
 mod blame;
 mod merge;
 mod order;
+pub mod transfer;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -104,6 +105,8 @@ pub enum Place {
     Body,
     /// The body is a list of objects, one an operation.
     Item,
+    /// The body is a list of objects, one an operation, that comes in pieces; so many objects came before.
+    LaterItem(u32),
     /// The body is a list of objects, one a unit.
     Unit,
     /// `/units/{unit}/operations/{operation}/object`.
@@ -116,6 +119,7 @@ impl Place {
         match self {
             Self::Body => String::new(),
             Self::Item => format!("/{}", owner.operation),
+            Self::LaterItem(before) => format!("/{}", before + owner.operation),
             Self::Unit => format!("/{}", owner.unit),
             Self::Operation => format!("/units/{}/operations/{}/object", owner.unit, owner.operation),
         }
@@ -170,6 +174,41 @@ impl Effect {
             Self::Ignored => "ignored",
             Self::Deleted => "deleted",
         }
+    }
+}
+
+/// How many objects were written, by what was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// New ones.
+    pub created: u64,
+    /// Changed ones.
+    pub updated: u64,
+    /// Those that stay as they were.
+    pub ignored: u64,
+}
+
+impl Counts {
+    /// Counts what was written.
+    pub fn of(written: &[Written]) -> Self {
+        let mut counts = Self::default();
+        written.iter().for_each(|written| counts.add(written.effect));
+        counts
+    }
+
+    /// Counts one more.
+    pub fn add(&mut self, effect: Effect) {
+        match effect {
+            Effect::Created => self.created += 1,
+            Effect::Updated => self.updated += 1,
+            Effect::Ignored => self.ignored += 1,
+            Effect::Deleted => {}
+        }
+    }
+
+    /// As answers have it.
+    pub fn to_json(self) -> String {
+        format!(r#"{{"created":{},"updated":{},"ignored":{}}}"#, self.created, self.updated, self.ignored)
     }
 }
 

@@ -6,7 +6,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
+use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+// For so long a connection is trusted to be there still.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// The PostgreSQL database of the DataPlatform.
 #[derive(Clone, Args)]
@@ -25,17 +29,30 @@ pub struct DatabaseOptions {
 pub struct BadDatabaseUrl(#[source] sqlx::Error);
 
 impl DatabaseOptions {
-    /// A pool that connects when it is first used. Sessions speak UTC and ISO dates, on which the JSON form of values relies.
-    pub fn pool(&self, application: &str) -> Result<PgPool, BadDatabaseUrl> {
-        let options = PgConnectOptions::from_str(&self.database_url).map_err(BadDatabaseUrl)?.application_name(application).options([
-            ("TimeZone", "UTC"),
-            ("DateStyle", "ISO"),
-            ("IntervalStyle", "iso_8601"),
-            ("bytea_output", "hex"),
-        ]);
+    /// A pool that connects when it is first used. Sessions speak UTC and ISO dates, on which the JSON form of values relies; `settings` are
+    /// theirs beside that.
+    ///
+    /// # Errors
+    /// When the URL is none.
+    pub fn pool(&self, application: &str, settings: &[(&str, &str)]) -> Result<PgPool, BadDatabaseUrl> {
+        let options = PgConnectOptions::from_str(&self.database_url)
+            .map_err(BadDatabaseUrl)?
+            .application_name(application)
+            .options([("TimeZone", "UTC"), ("DateStyle", "ISO"), ("IntervalStyle", "iso_8601"), ("bytea_output", "hex")])
+            .options(settings.iter().copied());
         Ok(PgPoolOptions::new()
             .max_connections(self.database_connections)
             .acquire_timeout(Duration::from_secs(10))
+            // A connection that was used just now is there; asking each time would be a round trip a request.
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > TRUSTED_FOR {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_lazy_with(options))
     }
 }

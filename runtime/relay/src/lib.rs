@@ -80,7 +80,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// When it can't run at all.
 pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
     let slot = SlotAccess::new(&options.database.database_url, &options.slot_name, &options.publication)?;
-    let pool = options.database.pool("autonomy-relay")?;
+    let pool = options.database.pool("autonomy-relay", &[])?;
     let metrics = Metrics::default();
     let readiness = Readiness::default();
     let mut registry = Registry::default();

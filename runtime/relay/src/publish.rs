@@ -1,6 +1,6 @@
 //! Publishing to JetStream: a single writer a stream, many messages on their way at once. Each message names the sequence that must be the
 //! stream's last, so that after one that was lost or refused none behind it is taken: the stream holds an unbroken beginning of what was sent,
-//! and an acknowledgement of one message is one of all before it.
+//! and an acknowledgement of one message is one of all before it. So only one in many asks for one: each costs the server a message, too.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ impl Default for Window {
 
 // The oldest message on its way is answered within this time, or the connection counts as broken.
 const PATIENCE: Duration = Duration::from_secs(15);
+// In a row of messages to one stream so many share an acknowledgement.
+const MESSAGES_AN_ACKNOWLEDGEMENT: u64 = 64;
 const EXPECTED_LAST_SEQUENCE: HeaderName = HeaderName::from_static("Nats-Expected-Last-Sequence");
 
 /// Why publishing stopped. What was on its way may be stored or not: the streams' tails tell.
@@ -128,6 +130,8 @@ pub struct Publisher {
     messages: usize,
     bytes: usize,
     ordinal: u64,
+    // The last message, until it is known whether another one follows it.
+    held: Option<Event>,
 }
 
 #[derive(Deserialize)]
@@ -155,7 +159,7 @@ impl Publisher {
     pub async fn new(client: Client, window: Window) -> Result<Self, PublishError> {
         let inbox = client.new_inbox();
         let answers = client.subscribe(format!("{inbox}.*")).await.map_err(|error| PublishError::Subscription(Some(error)))?;
-        Ok(Self { client, answers, inbox, outputs: Vec::new(), window, messages: 0, bytes: 0, ordinal: 0 })
+        Ok(Self { client, answers, inbox, outputs: Vec::new(), window, messages: 0, bytes: 0, ordinal: 0, held: None })
     }
 
     /// How many streams it writes to; the next one given to [`Self::add`] has this index.
@@ -208,7 +212,7 @@ impl Publisher {
         oldest.unwrap_or(self.ordinal)
     }
 
-    /// Sends an event. The caller looks at [`Self::has_room`] first.
+    /// Sends an event, at the latest with the next one or with [`Self::flush`]. The caller looks at [`Self::has_room`] first.
     ///
     /// # Errors
     /// When the connection takes no more.
@@ -218,10 +222,6 @@ impl Publisher {
         };
         event.headers.insert(EXPECTED_LAST_SEQUENCE, HeaderValue::from(output.sent.sequence));
         let bytes = event.data.len();
-        self.client
-            .publish_with_reply_and_headers(event.subject, output.reply.clone(), event.headers, event.data)
-            .await
-            .map_err(PublishError::Send)?;
         output.sent = Tail { sequence: output.sent.sequence + 1, position: Some(event.position) };
         output.in_flight.push_back(InFlight {
             sequence: output.sent.sequence,
@@ -235,7 +235,33 @@ impl Publisher {
         self.ordinal += 1;
         self.messages += 1;
         self.bytes += bytes;
-        Ok(())
+        let feed = event.feed;
+        match self.held.replace(event) {
+            Some(before) => {
+                let asks = before.feed != feed || self.ordinal.is_multiple_of(MESSAGES_AN_ACKNOWLEDGEMENT);
+                self.send(before, asks).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Sends what is held back. To be called before waiting for anything: what is dropped in the middle is not sent.
+    ///
+    /// # Errors
+    /// When the connection takes no more.
+    pub async fn flush(&mut self) -> Result<(), PublishError> {
+        match self.held.take() {
+            Some(last) => self.send(last, true).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn send(&self, Event { feed, subject, headers, data, .. }: Event, asks_for_acknowledgement: bool) -> Result<(), PublishError> {
+        let sent = match self.outputs.get(feed).filter(|_| asks_for_acknowledgement) {
+            Some(output) => self.client.publish_with_reply_and_headers(subject, output.reply.clone(), headers, data).await,
+            None => self.client.publish_with_headers(subject, headers, data).await,
+        };
+        sent.map_err(PublishError::Send)
     }
 
     /// Waits for an acknowledgement, and takes all that are there. Can be dropped while it waits.

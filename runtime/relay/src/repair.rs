@@ -276,6 +276,7 @@ impl<F: FnMut(Acknowledged)> Repairing<'_, F> {
 
     async fn answers(&mut self) -> Result<(), PublishError> {
         let patience = std::time::Duration::from_secs(1);
+        self.publisher.flush().await?;
         match tokio::time::timeout(patience, self.publisher.answers(&mut self.acknowledged)).await {
             Ok(answered) => answered,
             Err(_) => self.publisher.check(),

@@ -457,6 +457,7 @@ impl<'a> Work<'a> {
                     None => break,
                 }
             }
+            self.publisher.flush().await?;
             let room = self.publisher.has_room();
             let Self { publisher, sequences, counters, .. } = self;
             tokio::select! {
@@ -640,6 +641,8 @@ impl<'a> Work<'a> {
             return Ok(());
         };
         let entry = state::parse_entry(name, uid, resolved)?;
+        // What follows may wait for a stream.
+        self.publisher.flush().await?;
         let uids = state::catalog_uids(&self.resources.pool, &[name]).await?;
         if self.is_removed(&entry, &uids).await? {
             tracing::info!(model = name, "the model was removed since, and its stream; its changes are passed over");

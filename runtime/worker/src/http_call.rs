@@ -81,7 +81,7 @@ impl HttpCaller {
     /// # Errors
     /// When the HTTP client can't be made.
     pub fn new(concurrency: usize, secrets_dir: Option<PathBuf>) -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
+        let client = autonomy_process::http_client::builder()
             .user_agent(concat!("autonomy-worker/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(5))
             // A redirect would turn a POST into a GET: it is an answer that was not expected.

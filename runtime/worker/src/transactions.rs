@@ -136,7 +136,7 @@ impl TransactionClient {
     /// # Errors
     /// When the HTTP client can't be made.
     pub fn start(api_url: &str, settings: TransactionSettings, stop: CancellationToken) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).connect_timeout(Duration::from_secs(5)).build()?;
+        let client = autonomy_process::http_client::builder().timeout(REQUEST_TIMEOUT).connect_timeout(Duration::from_secs(5)).build()?;
         let url = format!("{}/api/transactions", api_url.trim_end_matches('/'));
         let (sender, receiver) = mpsc::channel(settings.max_units.max(1));
         let sending = Sending { client, url: url.into(), stop: stop.clone() };

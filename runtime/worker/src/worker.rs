@@ -197,7 +197,7 @@ async fn fetch_models(
     readiness: &Readiness,
     stop: &CancellationToken,
 ) -> Result<Option<BTreeMap<String, Arc<Model>>>, Error> {
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
+    let client = autonomy_process::http_client::builder().timeout(Duration::from_secs(10)).build()?;
     let mut models = BTreeMap::new();
     for name in spec.models() {
         loop {

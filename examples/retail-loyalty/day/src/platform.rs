@@ -183,7 +183,7 @@ impl Platform {
             _ => async_nats::ConnectOptions::new(),
         };
         let client = options.retry_on_initial_connect().connect(address).await.map_err(|error| nats(&error))?;
-        let http = Client::builder().timeout(Duration::from_secs(300)).build();
+        let http = autonomy_process::http_client::builder().timeout(Duration::from_secs(300)).build();
         let http = http.map_err(|source| PlatformError::Http { url: local.api.clone(), source })?;
         Ok(Self { local, http, nats: jetstream::new(client) })
     }

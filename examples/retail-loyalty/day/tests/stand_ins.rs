@@ -24,7 +24,7 @@ fn body(reference: &str, member: &str) -> Value {
 }
 
 async fn ask(provider: &StandIn, key: &str, body: &Value) -> Result<(StatusCode, Value), reqwest::Error> {
-    let client = Client::builder().timeout(Duration::from_millis(300)).build()?;
+    let client = autonomy_process::http_client::builder().timeout(Duration::from_millis(300)).build()?;
     let answer = client.post(format!("{}/accruals", provider.url())).header("Idempotency-Key", key).json(body).send().await?;
     let status = answer.status();
     let bytes = answer.bytes().await?;
@@ -54,7 +54,7 @@ async fn the_same_key_is_booked_once_and_told_the_same() {
     assert_eq!((totals.entries, totals.references, totals.points, totals.amount.to_string()), (2, 2, 24, "24.68".to_owned()));
     // Enrolled later, a member is known.
     let members = json!({"membershipNumber": "M2"});
-    Client::new().post(format!("{}/members", again.url())).json(&members).send().await.unwrap();
+    autonomy_process::http_client::new().post(format!("{}/members", again.url())).json(&members).send().await.unwrap();
     assert_eq!(ask(&again, "d", &body("s3", "M2")).await.unwrap().0, StatusCode::CREATED);
 }
 

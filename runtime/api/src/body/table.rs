@@ -3,39 +3,74 @@
 
 use serde::de::IgnoredAny;
 
-use super::{ObjectSeed, Purpose, is_too_deep, malformed};
+use super::{Before, ObjectSeed, Purpose, is_too_deep, malformed};
 use crate::plan::{EntityPlan, SYSTEM};
 use crate::problem::{Intake, Path, Problem};
 use crate::rows::Rows;
 use crate::value::{Encoder, Scalar};
 
-/// Reads a table into `rows`. What is wrong with the objects is left in `intake`.
-pub fn read(text: &str, plan: &EntityPlan, purpose: Purpose, rows: &mut Rows, intake: &mut Intake) -> Result<(), Problem> {
-    let not_csv = |error: csv::Error| {
-        let line = error.position().map(|position| format!(" at line {}", position.line())).unwrap_or_default();
-        malformed(match error.kind() {
-            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                format!("The body is not CSV{line}: it has {len} cells where the heading has {expected_len}.")
-            }
-            _ => format!("The body is not CSV{line}."),
-        })
-    };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let columns = heading(reader.headers().map_err(not_csv)?, plan)?;
-    let mut record = csv::StringRecord::new();
-    let mut index = 0;
-    while reader.read_record(&mut record).map_err(not_csv)? {
-        let path = Path::ROOT.index(index);
-        let mut object = ObjectSeed { plan, purpose, path: &path, rows: &mut *rows, intake: &mut *intake };
-        object.begin();
-        for (column, cell) in columns.iter().zip(&record).filter(|(_, cell)| !cell.is_empty()) {
-            object.set(*column, scalar(&plan.columns[*column].encoder, cell));
-        }
-        object.complete();
-        index += 1;
+/// A table whose heading is read.
+#[derive(Debug)]
+pub struct Table {
+    columns: Vec<usize>,
+}
+
+impl Table {
+    /// Reads the heading; gives what is behind it, too.
+    ///
+    /// # Errors
+    /// Where it is none, or names what is no member.
+    pub fn read_heading<'t>(text: &'t str, plan: &EntityPlan) -> Result<(Self, &'t str), Problem> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut reader = reader(text);
+        let mut names = csv::StringRecord::new();
+        reader.read_record(&mut names).map_err(|error| not_csv(&error, 0))?;
+        let columns = heading(&names, plan)?;
+        Ok((Self { columns }, &text[reader.position().byte() as usize..]))
     }
-    Ok(())
+
+    /// Reads lines into `rows`. What is wrong with the objects is left in `intake`.
+    ///
+    /// # Errors
+    /// Where they are no CSV.
+    pub fn read(
+        &self,
+        text: &str,
+        plan: &EntityPlan,
+        purpose: Purpose,
+        before: Before,
+        rows: &mut Rows,
+        intake: &mut Intake,
+    ) -> Result<(), Problem> {
+        let mut reader = reader(text);
+        let mut record = csv::StringRecord::new();
+        let mut index = before.objects;
+        while reader.read_record(&mut record).map_err(|error| not_csv(&error, before.lines))? {
+            if record.len() != self.columns.len() {
+                let line = record.position().map_or(0, csv::Position::line) as usize + before.lines;
+                let (cells, wanted) = (record.len(), self.columns.len());
+                return Err(malformed(format!("The body is not CSV at line {line}: it has {cells} cells where the heading has {wanted}.")));
+            }
+            let path = Path::ROOT.index(index);
+            let mut object = ObjectSeed { plan, purpose, path: &path, rows: &mut *rows, intake: &mut *intake };
+            object.begin();
+            for (column, cell) in self.columns.iter().zip(&record).filter(|(_, cell)| !cell.is_empty()) {
+                object.set(*column, scalar(&plan.columns[*column].encoder, cell));
+            }
+            object.complete();
+            index += 1;
+        }
+        Ok(())
+    }
+}
+
+fn reader(text: &str) -> csv::Reader<&[u8]> {
+    csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes())
+}
+
+fn not_csv(error: &csv::Error, before: usize) -> Problem {
+    let line = error.position().map(|position| format!(" at line {}", position.line() as usize + before)).unwrap_or_default();
+    malformed(format!("The body is not CSV{line}."))
 }
 
 // The columns that the heading names.

@@ -21,8 +21,8 @@ use crate::write::{Batch, Effect, Kind, Objects, Owner, Unit, UnitOutcome, Work,
 // From so many rows on, COPY is worth its own round trips.
 const COPY_ROWS: usize = 32;
 
-// Nobody waits for ever: not for a lock that a migration holds, and not for a statement gone astray.
-const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = '120s'";
+/// How transactions that write begin.
+pub const BEGIN: &str = "BEGIN";
 
 /// Why an attempt stopped.
 pub enum Stop {
@@ -63,21 +63,30 @@ pub struct Attempt<'a> {
     work: &'a Work,
     order: &'a Order,
     units: Vec<u32>,
-    results: HashMap<(u32, u32), Written>,
+    // By batch and row.
+    results: Vec<Vec<Option<Written>>>,
     /// What the last statement was about.
     pub step: Option<Step>,
     /// Whether the last statement was a COPY.
     pub copying: bool,
+    // Objects that a statement answered together with what it wrote.
+    objects: Objects,
+    /// The request that an idempotency key was used for before, where one was.
+    pub kept_request: Option<[u8; 32]>,
 }
 
 impl<'a> Attempt<'a> {
     /// An attempt at these units.
     pub fn new(work: &'a Work, order: &'a Order, units: &[u32]) -> Self {
-        Self { work, order, units: units.to_vec(), results: HashMap::new(), step: None, copying: false }
+        let results = work.batches.iter().map(|batch| vec![None; batch.rows.len()]).collect();
+        Self { work, order, units: units.to_vec(), results, step: None, copying: false, objects: Objects::new(), kept_request: None }
     }
 
     /// Writes the units, or nothing.
     pub async fn run(&mut self, session: &mut Session) -> Result<Outcome, Stop> {
+        if self.is_one_statement() {
+            return self.run_one_statement(session).await;
+        }
         let mut outcome = Outcome::default();
         session.begin(BEGIN).await?;
         self.take_keys(session, &mut outcome).await?;
@@ -86,15 +95,8 @@ impl<'a> Attempt<'a> {
             session.roll_back().await;
             return Ok(outcome);
         }
-        if let Some(context) = self.context() {
-            session.rows(sql::context(context)).await?;
-        }
-        for step in self.steps() {
-            self.step = Some(step.clone());
-            self.apply(session, &step).await?;
-        }
-        self.step = None;
-        self.check_part_references(session).await?;
+        self.tell_context(session).await?;
+        self.apply_all(session).await?;
         if self.work.want_objects {
             self.read_objects(session, &mut outcome).await?;
         }
@@ -106,15 +108,79 @@ impl<'a> Attempt<'a> {
         Ok(outcome)
     }
 
+    // Whether all there is to do is one statement, which is a transaction by itself.
+    fn is_one_statement(&self) -> bool {
+        let ([unit], [batch]) = (&self.units[..], &self.work.batches[..]) else { return false };
+        let unit = self.unit(*unit);
+        if !unit.keys.is_empty() || !unit.context.is_empty() || !batch.conditions.is_empty() || !batch.references.is_empty() {
+            return false;
+        }
+        match batch.kind {
+            Kind::Create => (1..COPY_ROWS).contains(&batch.rows.len()),
+            Kind::CreateOrUpdate | Kind::Put => batch.rows.len() == 1,
+            Kind::Patch => batch.rows.len() == 1 && !gives_nothing(batch, 0) && !gives_objects(batch, 0),
+            Kind::CreateOrIgnore | Kind::Delete => false,
+        }
+    }
+
+    async fn run_one_statement(&mut self, session: &mut Session) -> Result<Outcome, Stop> {
+        session.busy(true);
+        self.apply_all(session).await?;
+        session.busy(false);
+        let units = self.units.iter().map(|unit| (*unit, UnitOutcome::Done(self.written(*unit)))).collect();
+        Ok(Outcome { units, objects: std::mem::take(&mut self.objects), committed: true })
+    }
+
+    // The columns that a statement is to answer together with what it writes.
+    fn answered(&self, batch: &Batch) -> Vec<usize> {
+        if self.work.want_objects && self.is_one_statement() { (0..batch.plan.columns.len()).collect() } else { Vec::new() }
+    }
+
+    fn take_object(&mut self, step: &Step, answered: &[usize], answer: &PgRow, first: usize) -> Result<(), sqlx::Error> {
+        if !answered.is_empty() {
+            let batch = &self.work.batches[step.batch as usize];
+            self.objects.insert((step.batch, id(answer, 0)?), object(&batch.plan, answer, first)?);
+        }
+        Ok(())
+    }
+
+    /// Tells the transaction's context to those who read the log.
+    pub async fn tell_context(&self, session: &mut Session) -> Result<(), Stop> {
+        if let Some(context) = self.context() {
+            session.rows(sql::context(context)).await?;
+        }
+        Ok(())
+    }
+
+    /// Applies the units' operations in the transaction that is open.
+    pub async fn apply_all(&mut self, session: &mut Session) -> Result<(), Stop> {
+        for step in self.steps() {
+            self.step = Some(step.clone());
+            self.apply(session, &step).await?;
+        }
+        self.step = None;
+        self.check_part_references(session).await
+    }
+
+    /// What became of the operations so far.
+    pub fn all_written(&self) -> impl Iterator<Item = &Written> {
+        self.results.iter().flatten().flatten()
+    }
+
     fn unit(&self, unit: u32) -> &'a Unit {
         &self.work.units[unit as usize]
     }
 
-    fn written(&self, unit: u32) -> Vec<Written> {
-        self.unit(unit).operations.iter().filter_map(|at| self.results.get(at).copied()).collect()
+    fn set_result(&mut self, step: &Step, row: u32, written: Written) {
+        self.results[step.batch as usize][row as usize] = Some(written);
     }
 
-    async fn take_keys(&mut self, session: &mut Session, outcome: &mut Outcome) -> Result<(), Stop> {
+    fn written(&self, unit: u32) -> Vec<Written> {
+        self.unit(unit).operations.iter().filter_map(|(batch, row)| self.results[*batch as usize][*row as usize]).collect()
+    }
+
+    /// Takes the units' idempotency keys; those whose keys were used before are done with.
+    pub async fn take_keys(&mut self, session: &mut Session, outcome: &mut Outcome) -> Result<(), Stop> {
         let mut hashes = Vec::new();
         let mut requests = Vec::new();
         for unit in &self.units {
@@ -142,6 +208,7 @@ impl<'a> Attempt<'a> {
                 kept.insert(key, (hash(&row, 1), status.unwrap_or(200) as u16, answer.unwrap_or_else(|| "null".to_owned())));
             }
         }
+        self.kept_request = used.first().and_then(|key| kept.get(key)).and_then(|(request, _, _)| *request);
         let mut given_back = Vec::new();
         let mut going_on = Vec::new();
         for unit in std::mem::take(&mut self.units) {
@@ -262,18 +329,20 @@ impl<'a> Attempt<'a> {
         self.copying = false;
         for row in &step.rows {
             let id = batch.rows.id(*row as usize);
-            self.results.insert((step.batch, *row), Written { id, version: 1, effect: Effect::Created });
+            self.set_result(step, *row, Written { id, version: 1, effect: Effect::Created });
         }
         Ok(())
     }
 
     async fn insert(&mut self, session: &mut Session, batch: &Batch, step: &Step, rows: &[u32], conflict: &Conflict) -> Result<(), Stop> {
-        let answers = session.rows(sql::insert(&batch.plan, &batch.rows, rows, conflict)).await?;
+        let answered = self.answered(batch);
+        let answers = session.rows(sql::insert(&batch.plan, &batch.rows, rows, conflict, &answered)).await?;
         if *conflict != Conflict::Ignore {
             // Every row is answered, in order.
             for (row, answer) in rows.iter().zip(&answers) {
                 let effect = if answer.try_get(2)? { Effect::Created } else { Effect::Updated };
-                self.results.insert((step.batch, *row), Written { id: id(answer, 0)?, version: answer.try_get(1)?, effect });
+                self.set_result(step, *row, Written { id: id(answer, 0)?, version: answer.try_get(1)?, effect });
+                self.take_object(step, &answered, answer, 3)?;
             }
             return Ok(());
         }
@@ -286,7 +355,7 @@ impl<'a> Attempt<'a> {
             let id = batch.rows.id(*row as usize);
             match new.remove(&id) {
                 Some(version) => {
-                    self.results.insert((step.batch, *row), Written { id, version, effect: Effect::Created });
+                    self.set_result(step, *row, Written { id, version, effect: Effect::Created });
                 }
                 None => there.push(*row),
             }
@@ -298,7 +367,7 @@ impl<'a> Attempt<'a> {
         for answer in session.rows(sql::by_key(&batch.plan, &batch.rows, &there, columns)).await? {
             if let Some(row) = place(&answer, &there)? {
                 let written = Written { id: id(&answer, 1)?, version: answer.try_get(2)?, effect: Effect::Ignored };
-                self.results.insert((step.batch, row), written);
+                self.set_result(step, row, written);
             }
         }
         Ok(())
@@ -341,28 +410,25 @@ impl<'a> Attempt<'a> {
             .collect();
         for row in &empty {
             let (id, version) = (batch.rows.id(*row as usize), versions.get(row).copied().unwrap_or_default());
-            self.results.insert((step.batch, *row), Written { id, version, effect: Effect::Updated });
+            self.set_result(step, *row, Written { id, version, effect: Effect::Updated });
         }
         let rows: Vec<u32> = step.rows.iter().copied().filter(|row| !empty.contains(row)).collect();
         if rows.is_empty() {
             return Ok(());
         }
         let merged = self.merge(session, batch, step, &rows, &columns).await?;
+        let answered = self.answered(batch);
         let mut changed = HashMap::new();
-        for answer in session.rows(sql::update(&batch.plan, &batch.rows, &rows, &columns, &merged)).await? {
+        for answer in session.rows(sql::update(&batch.plan, &batch.rows, &rows, &columns, &merged, &answered)).await? {
             changed.insert(id(&answer, 0)?, answer.try_get::<i64, _>(1)?);
+            self.take_object(step, &answered, &answer, 2)?;
         }
         self.take_results(step, batch, &rows, &changed, Effect::Updated)
     }
 
     // Objects given for JSON attributes are merged into those that are there (RFC 7396); who is read here stays as it is until the end.
     async fn merge(&self, session: &mut Session, batch: &Batch, step: &Step, rows: &[u32], columns: &[usize]) -> Result<sql::Merged, Stop> {
-        let given = |row: u32, column: usize| match batch.rows.get(row as usize, column) {
-            Value::Bytes(bytes) if matches!(batch.plan.columns[column].encoder, Encoder::Json) => {
-                std::str::from_utf8(&bytes[1..]).ok().filter(|json| json.starts_with('{'))
-            }
-            _ => None,
-        };
+        let given = |row: u32, column: usize| given_object(batch, row, column);
         let columns: Vec<usize> = columns.iter().copied().filter(|column| rows.iter().any(|row| given(*row, *column).is_some())).collect();
         let mut merged = sql::Merged::new();
         if columns.is_empty() {
@@ -420,7 +486,7 @@ impl<'a> Attempt<'a> {
             let id = batch.rows.id(*row as usize);
             match versions.get(&id) {
                 Some(version) => {
-                    self.results.insert((step.batch, *row), Written { id, version: *version, effect });
+                    self.set_result(step, *row, Written { id, version: *version, effect });
                 }
                 None => gone.push(*row),
             }
@@ -525,8 +591,7 @@ impl<'a> Attempt<'a> {
             if batch.kind == Kind::Delete {
                 continue;
             }
-            let ids: Vec<[u8; 16]> =
-                self.results.iter().filter(|((at, _), _)| *at == index as u32).map(|(_, written)| written.id).collect();
+            let ids: Vec<[u8; 16]> = self.results[index].iter().flatten().map(|written| written.id).collect();
             let columns: Vec<usize> = (0..batch.plan.columns.len()).collect();
             for answer in session.rows(sql::objects(&batch.plan, &ids, &columns)).await? {
                 outcome.objects.insert((index as u32, id(&answer, 0)?), object(&batch.plan, &answer, 1)?);
@@ -554,6 +619,24 @@ impl<'a> Attempt<'a> {
         }
         Ok(())
     }
+}
+
+// A JSON object given for a JSON attribute.
+fn given_object(batch: &Batch, row: u32, column: usize) -> Option<&str> {
+    match batch.rows.get(row as usize, column) {
+        Value::Bytes(bytes) if matches!(batch.plan.columns[column].encoder, Encoder::Json) => {
+            std::str::from_utf8(&bytes[1..]).ok().filter(|json| json.starts_with('{'))
+        }
+        _ => None,
+    }
+}
+
+fn gives_objects(batch: &Batch, row: u32) -> bool {
+    (SYSTEM..batch.plan.columns.len()).any(|column| given_object(batch, row, column).is_some())
+}
+
+fn gives_nothing(batch: &Batch, row: u32) -> bool {
+    (SYSTEM..batch.plan.columns.len()).all(|column| batch.rows.get(row as usize, column) == Value::Absent)
 }
 
 /// A whole object as JSON from a row of texts, from the column `first` on.
@@ -619,7 +702,7 @@ fn not_there(batch: &Batch, _gone: &[u32], work: &Work, owner: Owner) -> Problem
     let pointer = work.place.pointer(owner);
     let pointer = match work.place {
         crate::write::Place::Body => return problem,
-        crate::write::Place::Item | crate::write::Place::Unit => format!("{pointer}/id"),
+        crate::write::Place::Item | crate::write::Place::LaterItem(_) | crate::write::Place::Unit => format!("{pointer}/id"),
         crate::write::Place::Operation => format!("{}/id", pointer.trim_end_matches("/object")),
     };
     problem.errors.push(Fault::at(pointer, format!("there is no {entity} with this id")));

@@ -42,7 +42,8 @@ async fn hostile_bodies_are_answered_as_the_client_s_fault() {
     }
     let slashes = api.send(Method::POST, "/api/shop/products", &[], Some("{\"title\":\"x\",\"/~\":2}".to_owned())).await.expect(422);
     assert_eq!(slashes.pointers(), ["/~1~0"]);
-    let bytes = reqwest::Client::new().post(format!("{}/api/shop/products", api.base)).body(vec![0xFF, 0xFE]).send().await.unwrap();
+    let bytes =
+        autonomy_process::http_client::new().post(format!("{}/api/shop/products", api.base)).body(vec![0xFF, 0xFE]).send().await.unwrap();
     assert_eq!(bytes.status().as_u16(), 400);
     let large = format!("{{\"title\":\"{}\"}}", "x".repeat(5 * 1024 * 1024));
     api.send(Method::POST, "/api/shop/products", &[], Some(large)).await.expect(413);

@@ -101,7 +101,7 @@ async fn a_stream_is_the_whole_list_from_one_snapshot() {
     assert_eq!(page, format!("[{}]", line.trim_end()));
     // Streams that nobody reads to their end hold nothing up.
     for _ in 0..20 {
-        let response = reqwest::Client::new()
+        let response = autonomy_process::http_client::new()
             .get(format!("{}/api/shop/stores", api.base))
             .header("accept", "application/x-ndjson")
             .send()

@@ -3,10 +3,12 @@
 
 mod aggregates;
 mod catalog_changes;
+mod compressed;
 mod concurrency;
 mod embedding;
 mod formats;
 mod hostile_input;
+mod in_pieces;
 mod lists;
 mod objects;
 mod row_by_row;

@@ -184,7 +184,13 @@ impl Api {
         let settings = PrepareSettings { api_password: "api".to_owned(), relay_password: "relay".to_owned() };
         prepare(&admin, &settings).await.expect("prepared");
         apply_models(&admin, &models(yaml)).await.expect("applied");
-        let mut api = Self { base: String::new(), admin, database: url, stop: CancellationToken::new(), client: Client::new() };
+        let mut api = Self {
+            base: String::new(),
+            admin,
+            database: url,
+            stop: CancellationToken::new(),
+            client: autonomy_process::http_client::new(),
+        };
         api.base = api.another().await;
         api
     }

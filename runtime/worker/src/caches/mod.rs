@@ -62,7 +62,10 @@ impl Caches {
         stop: &CancellationToken,
     ) -> Result<Self, CacheError> {
         // No timeout for the whole: a snapshot takes as long as it takes, as long as something comes.
-        let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(10)).read_timeout(Duration::from_secs(60)).build()?;
+        let http = autonomy_process::http_client::builder()
+            .connect_timeout(Duration::from_secs(10))
+            .read_timeout(Duration::from_secs(60))
+            .build()?;
         let (watermarks, _) = broadcast::channel(WATERMARKS);
         if !service.caches.is_empty() {
             tokio::spawn(follow::watermarks(client.clone(), service.namespace.clone(), watermarks.clone(), stop.clone()));

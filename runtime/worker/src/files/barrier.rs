@@ -28,7 +28,7 @@ impl Barrier {
     /// # Errors
     /// When the HTTP client can't be made.
     pub fn new(context: &Context, caches: Caches) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
+        let client = autonomy_process::http_client::builder().timeout(Duration::from_secs(10)).build()?;
         let url = context.service.caches.iter().find_map(|cache| {
             let entity = cache.model.entity(&cache.entity)?;
             let api = context.options.api_url.trim_end_matches('/');

@@ -216,7 +216,7 @@ impl World {
             model: models.into_iter().next().unwrap(),
             api: format!("http://{listen}"),
             provider: Provider::start().await,
-            http: reqwest::Client::new(),
+            http: autonomy_process::http_client::new(),
             nats_port,
             nats_url,
             _roles: roles,
