@@ -42,6 +42,7 @@ pub fn document(model: &Model, plans: &[Arc<EntityPlan>]) -> Value {
             "title": format!("{} object API", model.name),
             "version": "v1",
             "description": model.description.clone().unwrap_or_else(|| format!("Objects of the model {}.", model.name)),
+            "contact": contact(),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
@@ -74,6 +75,11 @@ pub fn document(model: &Model, plans: &[Arc<EntityPlan>]) -> Value {
             },
         },
     })
+}
+
+/// Whom to ask about the documents.
+pub fn contact() -> Value {
+    json!({"name": "Autonomy", "url": "https://autonomy.dev"})
 }
 
 fn tags(model: &Model) -> Vec<Value> {
@@ -174,6 +180,7 @@ fn list_path(model: &Model, plan: &EntityPlan) -> Value {
         "get": {
             "operationId": format!("list{name}"),
             "summary": format!("Lists {name} objects"),
+            "description": "Filters all hold. A page at a time, the next one by its Link; as NDJSON or CSV the whole list, of any size. With `aggregate`, what is made of groups.",
             "tags": [name],
             "parameters": parameters::of_list(model, plan),
             "responses": with_problems(json!({
@@ -199,6 +206,7 @@ fn list_path(model: &Model, plan: &EntityPlan) -> Value {
         "post": {
             "operationId": format!("create{name}"),
             "summary": format!("Makes a {name}, or a list of them (all or none)"),
+            "description": "Ids are made where none are given. A list is answered with a list; one that comes as NDJSON or CSV, of any size, with how many were written.",
             "tags": [name],
             "parameters": [
                 query_parameter("onConflict", &format!("What happens to objects that are there already ({on_conflict})."), json!({"type": "string", "enum": ["error", "ignore", "update"], "default": "error"})),
@@ -224,6 +232,7 @@ fn list_path(model: &Model, plan: &EntityPlan) -> Value {
         "patch": {
             "operationId": format!("patch{name}List"),
             "summary": format!("Changes members of a list of {name} objects (all or none)"),
+            "description": "Each with its id, as merge patches (RFC 7396).",
             "tags": [name],
             "parameters": [parameter("OnError"), parameter("IdempotencyKey"), parameter("Prefer")],
             "requestBody": {"required": true, "content": {
@@ -278,6 +287,7 @@ fn object_path(model: &Model, plan: &EntityPlan) -> Value {
         "get": {
             "operationId": format!("get{name}"),
             "summary": format!("Gives a {name}"),
+            "description": "Its ETag is its version.",
             "tags": [name],
             "parameters": read,
             "responses": with_problems(json!({
@@ -293,6 +303,7 @@ fn object_path(model: &Model, plan: &EntityPlan) -> Value {
         "put": {
             "operationId": format!("put{name}"),
             "summary": format!("Replaces a {name}, or makes it"),
+            "description": "Members that are not given become null or their default.",
             "tags": [name],
             "parameters": [parameter("IfMatch"), parameter("OnlyNew"), parameter("IdempotencyKey"), parameter("Prefer")],
             "requestBody": {"required": true, "content": json_content(reference(&format!("{name}Create")))},
@@ -304,6 +315,7 @@ fn object_path(model: &Model, plan: &EntityPlan) -> Value {
         "patch": {
             "operationId": format!("patch{name}"),
             "summary": format!("Changes members of a {name} (RFC 7396)"),
+            "description": "Members that are not given stay as they are; null takes a value away.",
             "tags": [name],
             "parameters": [parameter("IfMatch"), parameter("IdempotencyKey"), parameter("Prefer")],
             "requestBody": {"required": true, "content": {
@@ -318,6 +330,7 @@ fn object_path(model: &Model, plan: &EntityPlan) -> Value {
         "delete": {
             "operationId": format!("delete{name}"),
             "summary": format!("Deletes a {name}"),
+            "description": "Refused while others refer to it, unless their relationship says otherwise.",
             "tags": [name],
             "parameters": [parameter("IfMatch"), parameter("IdempotencyKey")],
             "responses": with_problems(

@@ -8,7 +8,8 @@ use super::{BODY_PROBLEMS, json_content, parameter, reference, with_problems};
 pub fn path() -> Value {
     json!({"post": {
         "operationId": "transactions",
-        "summary": "Applies units of operations over entities of any models; each unit is all or nothing, and answered for itself",
+        "summary": "Applies units of operations over entities of any models",
+        "description": "Each unit is all or nothing, and answered for itself. New objects may refer to one another. The Idempotency-Key stands for units without one of their own.",
         "requestBody": {"required": true, "content": json_content(reference("Transactions"))},
         "tags": ["Transactions"],
         "parameters": [parameter("IdempotencyKey")],
