@@ -61,7 +61,7 @@ pub fn of_object(model: &Model, plan: &EntityPlan) -> Vec<Value> {
         "fields",
         "The members wanted; the id is always there.",
         json!({"type": "string", "enum": members}),
-        json!({"uniqueItems": true}),
+        json!({}),
     );
     let mut paths = Vec::new();
     relationships(model, plan.entity(), "", MOST_DEPTH, &mut paths);
@@ -72,7 +72,7 @@ pub fn of_object(model: &Model, plan: &EntityPlan) -> Vec<Value> {
             "embed",
             description,
             json!({"type": "string", "enum": paths}),
-            json!({"maxItems": MOST_EMBEDDED, "uniqueItems": true}),
+            json!({"maxItems": MOST_EMBEDDED}),
         )),
         _ => Some(listing("embed", description, json!({"type": "string"}), json!({"maxItems": MOST_EMBEDDED}))),
     };

@@ -120,7 +120,8 @@ fn all_references_resolve(document: &serde_json::Value) {
         if let Some(reference) = value.get("$ref").and_then(|reference| reference.as_str()) {
             assert!(document.pointer(&reference[1..]).is_some(), "{reference}");
         }
-        if let Some(name) = value.get("operationId").and_then(|name| name.as_str()) {
+        // Links name operations too.
+        if let Some(name) = value.get("operationId").filter(|_| value.get("responses").is_some()).and_then(|name| name.as_str()) {
             assert!(names.insert(name), "{name}");
         }
         match value {
