@@ -57,23 +57,15 @@ pub fn of_list(model: &Model, plan: &EntityPlan) -> Value {
 /// Of one object.
 pub fn of_object(model: &Model, plan: &EntityPlan) -> Vec<Value> {
     let members: Vec<&str> = plan.columns.iter().map(|column| column.member.as_str()).collect();
-    let fields = listing(
-        "fields",
-        "The members wanted; the id is always there.",
-        json!({"type": "string", "enum": members}),
-        json!({}),
-    );
+    let fields = listing("fields", "The members wanted; the id is always there.", json!({"type": "string", "enum": members}), json!({}));
     let mut paths = Vec::new();
     relationships(model, plan.entity(), "", MOST_DEPTH, &mut paths);
     let description = "Objects referred to that are shown inside, by their relationships; those of an embedded object behind a dot.";
     let embed = match paths.len() {
         0 => None,
-        1..=MOST_LISTED => Some(listing(
-            "embed",
-            description,
-            json!({"type": "string", "enum": paths}),
-            json!({"maxItems": MOST_EMBEDDED}),
-        )),
+        1..=MOST_LISTED => {
+            Some(listing("embed", description, json!({"type": "string", "enum": paths}), json!({"maxItems": MOST_EMBEDDED})))
+        }
         _ => Some(listing("embed", description, json!({"type": "string"}), json!({"maxItems": MOST_EMBEDDED}))),
     };
     std::iter::once(fields).chain(embed).collect()
