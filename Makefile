@@ -37,8 +37,6 @@ demo: build ## Run the retail loyalty case and stay up; ONCE=1 ends with the sum
 
 test: lint ## Run every check and every test, against real PostgreSQL, NATS and (where one can be had) Kubernetes
 	cargo test --locked --workspace --no-fail-fast
-	@conformance/run
-	@runtime/api/fuzz/run
 	@e2e/run --if-possible
 
 conformance: build ## Hold what the object API does against its OpenAPI and AsyncAPI documents, with Spectral and schemathesis

@@ -46,9 +46,12 @@ struct Client {
 }
 
 async fn ask(world: &World, path: &str, last_id: &str) -> reqwest::Response {
+    ask_coded(world, path, last_id, "identity").await
+}
+
+async fn ask_coded(world: &World, path: &str, last_id: &str, codings: &str) -> reqwest::Response {
     let request = world.http.get(format!("{}{path}", world.api)).header("accept", "text/event-stream");
-    // Events are not compressed: they would wait for one another.
-    let mut request = request.header("accept-encoding", "gzip, zstd");
+    let mut request = request.header("accept-encoding", codings);
     if !last_id.is_empty() {
         request = request.header("last-event-id", last_id);
     }
@@ -57,7 +60,8 @@ async fn ask(world: &World, path: &str, last_id: &str) -> reqwest::Response {
 
 impl Client {
     async fn open(world: &World, query: &str, last_id: &str) -> Self {
-        Self::of(ask(world, &format!("{SALES}/events?{query}"), last_id).await, last_id)
+        // Events are not compressed: they would wait for one another.
+        Self::of(ask_coded(world, &format!("{SALES}/events?{query}"), last_id, "gzip, zstd").await, last_id)
     }
 
     fn of(response: reqwest::Response, last_id: &str) -> Self {

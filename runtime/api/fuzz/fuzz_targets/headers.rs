@@ -1,7 +1,8 @@
 //! Headers: media types, ETags, idempotency keys, preferences and trace contexts, a header a line.
 #![no_main]
 
-use autonomy_api::objects::{self, WriteRequest, version_of_tag};
+use autonomy_api::etag::version_of;
+use autonomy_api::objects::{self, WriteRequest};
 use autonomy_api::representation::Representation;
 use autonomy_api_fuzz::entity;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -19,8 +20,8 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let accepted = Representation::accepted(&headers);
     assert!(Representation::of_media_type(accepted.media_type()) == Some(accepted));
     for text in headers.values().filter_map(|value| value.to_str().ok()) {
-        if let Some(version) = version_of_tag(text) {
-            assert_eq!(version_of_tag(&format!("\"{version}\"")), Some(version));
+        if let Some(version) = version_of(text) {
+            assert_eq!(version_of(&format!("\"{version}\"")), Some(version));
         }
         let _ = Representation::of_media_type(text);
     }
