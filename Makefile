@@ -12,11 +12,13 @@ ONCE ?=
 SALES ?= 51000
 LISTEN ?= 127.0.0.1:8080
 DATA_DIR ?= .autonomy/demo
+# `make fuzz SECONDS=600`
+SECONDS ?= 60
 # `make images IMAGES="operator runtime"`
 IMAGES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build images demo test e2e bench lint crds cluster cluster-down clean
+.PHONY: help setup build images demo test conformance fuzz e2e bench lint crds cluster cluster-down clean
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -36,6 +38,12 @@ demo: build ## Run the retail loyalty case and stay up; ONCE=1 ends with the sum
 test: lint ## Run every check and every test, against real PostgreSQL, NATS and (where one can be had) Kubernetes
 	cargo test --locked --workspace --no-fail-fast
 	@e2e/run --if-possible
+
+conformance: build ## Hold what the object API does against its OpenAPI and AsyncAPI documents, with Spectral and schemathesis
+	@conformance/run
+
+fuzz: setup ## Fuzz the object API's parsers, SECONDS=60 each
+	@runtime/api/fuzz/run $(SECONDS)
 
 e2e: build ## Run the tests against a real Kubernetes: our own, or KUBECONFIG's; KEDA=0 leaves scaling by lag out, NETWORK_POLICIES=1 enforces them
 	@e2e/run

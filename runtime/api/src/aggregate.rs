@@ -11,8 +11,8 @@ use crate::value::Encoder;
 const AGGREGATE: &str = "aggregate";
 const GROUP_BY: &str = "groupBy";
 // More make a statement that nobody reads.
-const MOST_AGGREGATES: usize = 32;
-const MOST_GROUPS: usize = 8;
+pub(crate) const MOST_AGGREGATES: usize = 32;
+pub(crate) const MOST_GROUPS: usize = 8;
 
 /// What is made of the objects of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,13 +88,16 @@ impl AggregateQuery {
     /// A problem with all that is wrong.
     pub fn parse(plans: &Plans, plan: &EntityPlan, parameters: &[(String, String)]) -> Result<Self, Problem> {
         let (mut aggregates, mut groups) = (Vec::new(), Vec::new());
-        let mut faults = Faults::default();
+        let (mut faults, mut conflicts) = (Faults::default(), Faults::default());
         let mut rest = Vec::with_capacity(parameters.len());
         for (name, value) in parameters {
             let read = match name.as_str() {
                 AGGREGATE => read_aggregates(plan, value).map(|read| aggregates.extend(read)),
                 GROUP_BY => read_groups(plan, value).map(|read| groups = read),
-                "fields" | "cursor" | "embed" | "count" => Err("is no parameter of aggregates".to_owned()),
+                "fields" | "cursor" | "embed" | "count" => {
+                    conflicts.push(Fault::parameter(name, "is no parameter of aggregates"));
+                    Ok(())
+                }
                 _ => {
                     rest.push((name.clone(), value.clone()));
                     Ok(())
@@ -105,7 +108,7 @@ impl AggregateQuery {
             }
         }
         if aggregates.is_empty() && faults.is_empty() {
-            faults.push(Fault::parameter(AGGREGATE, "must be given with groupBy, as in count or sum(total)"));
+            conflicts.push(Fault::parameter(AGGREGATE, "must be given with groupBy, as in count or sum(total)"));
         }
         if aggregates.len() > MOST_AGGREGATES {
             faults.push(Fault::parameter(AGGREGATE, format!("names more than {MOST_AGGREGATES}")));
@@ -116,15 +119,39 @@ impl AggregateQuery {
         list.sort.retain(|sort| groups.contains(&sort.column) || (sorted && sort.column != crate::plan::ID));
         if let Some(other) = list.sort.iter().find(|sort| !groups.contains(&sort.column)) {
             let member = &plan.columns[other.column].member;
-            faults.push(Fault::parameter("sort", format!("{member} is not among groupBy")));
+            conflicts.push(Fault::parameter("sort", format!("{member} is not among groupBy")));
         }
         for column in &groups {
             if !list.sort.iter().any(|sort| sort.column == *column) {
                 list.sort.push(query::Sort { column: *column, descending: false });
             }
         }
-        if faults.is_empty() { Ok(Self { aggregates, groups, list }) } else { Err(query::invalid_query(faults)) }
+        match (faults.is_empty(), conflicts.is_empty()) {
+            (false, _) => Err(query::invalid_query(faults)),
+            (true, false) => Err(query::conflicting_parameters(conflicts)),
+            (true, true) => Ok(Self { aggregates, groups, list }),
+        }
     }
+}
+
+/// The aggregates that can be made of an entity's objects, as they are asked for.
+pub fn offered(plan: &EntityPlan) -> Vec<String> {
+    let mut offered = vec![Function::Count.name().to_owned()];
+    for column in &plan.columns {
+        let functions = Function::ALL.into_iter().filter(|function| function.takes(column));
+        offered.extend(functions.map(|function| format!("{}({})", function.name(), column.member)));
+    }
+    offered
+}
+
+/// The members that groups can be made by.
+pub fn groupable(plan: &EntityPlan) -> Vec<&str> {
+    plan.columns.iter().filter(|column| can_group_by(column)).map(|column| column.member.as_str()).collect()
+}
+
+// An attribute named `sum` would stand beside the sums.
+fn can_group_by(column: &ColumnPlan) -> bool {
+    column.encoder.is_comparable() && !Function::ALL.iter().any(|function| function.name() == column.member)
 }
 
 fn read_aggregates(plan: &EntityPlan, text: &str) -> Result<Vec<Aggregate>, String> {
@@ -154,8 +181,7 @@ fn read_groups(plan: &EntityPlan, text: &str) -> Result<Vec<usize>, String> {
     let mut groups = Vec::new();
     for member in text.split(',').map(str::trim).filter(|member| !member.is_empty()) {
         let column = query::column(plan, member)?;
-        // An attribute named `sum` would stand beside the sums.
-        if !plan.columns[column].encoder.is_comparable() || Function::ALL.iter().any(|function| function.name() == member) {
+        if !can_group_by(&plan.columns[column]) {
             return Err(format!("can't group by {member}"));
         }
         if !groups.contains(&column) {

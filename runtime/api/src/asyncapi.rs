@@ -21,6 +21,7 @@ pub fn document(model: &Model) -> Value {
             json!({
                 "action": "send",
                 "title": format!("Publishes every committed change of a {}", entity.name),
+                "description": "In commit order for each object; what was committed is never missing, whoever wrote it.",
                 "channel": {"$ref": format!("#/channels/{}", entity.name)},
             }),
         );
@@ -38,8 +39,16 @@ pub fn document(model: &Model) -> Value {
                 model.stream,
                 model.description.clone().unwrap_or_default()
             ).trim(),
+            "contact": openapi::contact(),
             "license": {"name": "Apache-2.0"},
+            "tags": [{"name": model.name, "description": "The model whose objects the events are of."}],
         },
+        "servers": {"nats": {
+            "host": "{host}",
+            "protocol": "nats",
+            "description": "The platform's NATS, with JetStream.",
+            "variables": {"host": {"default": "localhost:4222", "description": "Where NATS is reached, as the DataPlatform's Secret tells."}},
+        }},
         "defaultContentType": "application/json",
         "channels": channels,
         "operations": operations,

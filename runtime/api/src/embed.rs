@@ -8,8 +8,8 @@ use autonomy_crds::resolved::ColumnKind;
 use crate::plan::{EntityPlan, Plans};
 
 // How many objects an object may have in it, and how deep.
-const MOST_EMBEDDED: usize = 16;
-const MOST_DEPTH: usize = 4;
+pub(crate) const MOST_EMBEDDED: usize = 16;
+pub(crate) const MOST_DEPTH: usize = 4;
 
 /// An object that is embedded: `customer` where there is `customerId`.
 #[derive(Clone, Debug)]

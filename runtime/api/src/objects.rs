@@ -172,8 +172,12 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let name = HeaderName::from_static("idempotency-key");
     let Some(text) = text_header(headers, &name)? else { return Ok(None) };
     // The draft of the header has it as a quoted string; most send it bare.
-    let key = text.trim();
-    let key = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
+    let key = match text.trim() {
+        quoted if quoted.starts_with('"') => {
+            quoted[1..].strip_suffix('"').ok_or_else(|| bad_header("Idempotency-Key", "begins with a quote and ends without one"))?
+        }
+        bare => bare,
+    };
     if key.is_empty() || key.len() > MOST_KEY_BYTES {
         return Err(bad_header("Idempotency-Key", format!("must have 1 to {MOST_KEY_BYTES} bytes")));
     }

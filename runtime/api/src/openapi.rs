@@ -3,7 +3,10 @@
 mod changes;
 mod events;
 mod history;
+mod parameters;
 mod transactions;
+
+use std::sync::Arc;
 
 use autonomy_crds::Model;
 use autonomy_crds::resolved::{Column, ColumnKind, Entity, ValueType};
@@ -12,23 +15,31 @@ use serde_json::{Map, Value, json};
 use changes::{deletion, deletion_schema, json_patch_example, json_patch_schema, list_example, patch_item};
 
 use crate::json_patch;
-use crate::query::{DEFAULT_LIMIT, MOST_LIMIT};
+use crate::plan::EntityPlan;
+use crate::transactions::MOST_KEY_BYTES;
 
-/// The document of a model.
-pub fn document(model: &Model) -> Value {
+/// The document of a model, whose entities are made ready.
+pub fn document(model: &Model, plans: &[Arc<EntityPlan>]) -> Value {
     let mut paths = Map::new();
     let mut schemas = Map::new();
-    for entity in &model.entities {
+    for plan in plans {
+        let entity = plan.entity();
         let base = format!("/api/{}/{}", model.name, entity.path);
-        paths.insert(base.clone(), list_path(entity));
+        paths.insert(base.clone(), list_path(model, plan));
         paths.insert(format!("{base}/events"), events::path(entity));
-        paths.insert(format!("{base}/{{id}}"), object_path(entity));
+        paths.insert(format!("{base}/{{id}}"), object_path(model, plan));
         if entity.history_table().is_some() {
-            paths.insert(format!("{base}/{{id}}/history"), history::path(entity));
+            paths.insert(format!("{base}/{{id}}/history"), history::path(plan));
             schemas.insert(format!("{}Version", entity.name), history::version_schema(entity));
         }
+        schemas.insert(format!("{}Fields", entity.name), fields_schema(model, entity));
         schemas.insert(format!("{}Create", entity.name), create_schema(entity));
         schemas.insert(format!("{}Patch", entity.name), patch_schema(entity));
+        for column in &entity.columns {
+            if let ColumnKind::Parts { part, .. } = &column.kind {
+                schemas.insert(format!("{}Create", part.name), part_schema(&part.columns, Way::Written, part.description.as_deref()));
+            }
+        }
     }
     schemas.extend(object_schemas(model));
     paths.insert("/api/transactions".to_owned(), transactions::path());
@@ -45,33 +56,54 @@ pub fn document(model: &Model) -> Value {
             "title": format!("{} object API", model.name),
             "version": "v1",
             "description": model.description.clone().unwrap_or_else(|| format!("Objects of the model {}.", model.name)),
+            "contact": contact(),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": model.entities.iter().map(|entity| json!({"name": entity.name, "description": entity.description.clone().unwrap_or_default()})).collect::<Vec<_>>(),
+        "tags": tags(model),
         "paths": paths,
         "components": {
             "schemas": schemas,
             "responses": {
                 "Problem": {
                     "description": "What is wrong, with every fault (RFC 9457).",
+                    "headers": {"Retry-After": {"description": "With 503: seconds after which to try again.", "schema": {"type": "integer"}}},
                     "content": {"application/problem+json": {"schema": reference("Problem")}},
                 },
-                "NotModified": {"description": "The object is the one that If-None-Match names."},
+                "NotModified": {"description": "The object is the one that If-None-Match names.", "headers": {"ETag": etag()}},
+                "Minimal": {"description": "Done; with `Prefer: return=minimal` the object is not answered.", "headers": written_headers()},
             },
             "parameters": {
                 "Id": {"name": "id", "in": "path", "required": true, "description": "The object's id.", "schema": {"type": "string", "format": "uuid"}},
-                "IdempotencyKey": header_parameter("Idempotency-Key", "A key of the client's choice: a request sent again with it has its effect once and gets the first answer."),
+                "IdempotencyKey": {
+                    "name": "Idempotency-Key",
+                    "in": "header",
+                    "description": "A key of the client's choice: a request sent again with it has its effect once and gets the first answer.",
+                    "schema": {"type": "string", "minLength": 1, "maxLength": MOST_KEY_BYTES, "pattern": "^([!#-~]([\\t -~]*[!-~])?|\"[\\t -~]+\")$"},
+                },
                 "IfMatch": header_parameter("If-Match", "The object's ETag, or *; where the object has changed the answer is 412."),
                 "IfMatchRequired": required_if_match(),
-                "IfNoneMatch": header_parameter("If-None-Match", "An ETag that the client has (GET), or * (PUT: only where there is no such object)."),
+                "IfNoneMatch": header_parameter("If-None-Match", "ETags that the client has: where the object has one of them the answer is 304."),
+                "OnlyNew": {"name": "If-None-Match", "in": "header", "description": "Only where there is no such object; otherwise the answer is 412.", "schema": {"type": "string", "enum": ["*"]}},
                 "Prefer": header_parameter("Prefer", "`return=minimal`: the objects written are not answered."),
                 "OnError": query_parameter("onError", "`continue`: each object of a list succeeds or fails for itself, and is answered so.", json!({"type": "string", "enum": ["stop", "continue"], "default": "stop"})),
-                "Embed": query_parameter("embed", "Objects referred to that are shown inside, by their relationships, comma-separated, as in `customer,customer.account`.", json!({"type": "string"})),
-                "Fields": query_parameter("fields", "The members wanted, comma-separated; the id is always there.", json!({"type": "string"})),
             },
         },
     })
+}
+
+/// Whom to ask about the documents.
+pub fn contact() -> Value {
+    json!({"name": "Autonomy", "url": "https://autonomy.dev"})
+}
+
+fn tags(model: &Model) -> Vec<Value> {
+    let entity = |entity: &Entity| {
+        let description = entity.description.clone().unwrap_or_else(|| format!("Objects of the entity {}.", entity.name));
+        json!({"name": entity.name, "description": description})
+    };
+    let transactions = json!({"name": "Transactions", "description": "Changes over several entities, all or nothing."});
+    model.entities.iter().map(entity).chain(std::iter::once(transactions)).collect()
 }
 
 /// The schemas of a model's objects and of their parts, by name.
@@ -81,7 +113,7 @@ pub fn object_schemas(model: &Model) -> Map<String, Value> {
         schemas.insert(entity.name.clone(), object_schema(entity));
         for column in &entity.columns {
             if let ColumnKind::Parts { part, .. } = &column.kind {
-                schemas.insert(part.name.clone(), part_schema(&part.columns, part.description.as_deref()));
+                schemas.insert(part.name.clone(), part_schema(&part.columns, Way::Read, part.description.as_deref()));
             }
         }
     }
@@ -126,108 +158,150 @@ fn json_content(schema: Value) -> Value {
 }
 
 fn etag() -> Value {
-    json!({"ETag": {"description": "The object's version.", "schema": {"type": "string"}}})
+    json!({"description": "The object's version.", "schema": {"type": "string", "pattern": "^\"[0-9]+\"$"}})
 }
 
-// The answers that every operation may give.
+// Of an answer to a write of one object.
+fn written_headers() -> Value {
+    json!({
+        "ETag": etag(),
+        "Preference-Applied": {"description": "`return=minimal`, where that was asked for.", "schema": {"type": "string"}},
+        "Idempotent-Replayed": {"description": "`true`, where this is the answer that was given before.", "schema": {"type": "boolean"}},
+    })
+}
+
+// What can be done with an object whose id is at `id` of an answer or request.
+fn links(entity: &Entity, id: &str) -> Value {
+    let links = ["get", "put", "patch", "delete"].map(|method| {
+        let operation = format!("{method}{}", entity.name);
+        (operation.clone(), json!({"operationId": operation, "parameters": {"id": id}}))
+    });
+    Value::Object(links.into_iter().collect())
+}
+
+// The problems of an operation, and those that every operation may have.
 fn with_problems(mut responses: Value, statuses: &[&str]) -> Value {
-    for status in statuses.iter().chain(&["400", "503", "default"]) {
+    for status in statuses.iter().chain(&["400", "500", "503"]) {
         responses[*status] = json!({"$ref": "#/components/responses/Problem"});
     }
     responses
 }
 
-fn list_path(entity: &Entity) -> Value {
+// Of operations that read a body.
+const BODY_PROBLEMS: [&str; 5] = ["408", "409", "413", "415", "422"];
+
+fn list_path(model: &Model, plan: &EntityPlan) -> Value {
+    let entity = plan.entity();
     let name = &entity.name;
     let objects = json!({"type": "array", "items": reference(name)});
     let counts = json!({
         "type": "object",
+        "description": "With `Prefer: return=minimal`, of a list.",
+        "required": ["created", "updated", "ignored"],
         "properties": {"created": {"type": "integer"}, "updated": {"type": "integer"}, "ignored": {"type": "integer"}},
+        "additionalProperties": false,
     });
+    let new_objects = json!({"type": "array", "items": reference(&format!("{name}Create"))});
+    let changes = json!({"type": "array", "items": patch_item(entity)});
+    let deleted = json!({"type": "array", "minItems": 1, "items": deletion(entity)});
     let one_or_list = json!({"oneOf": [reference(name), objects, counts]});
+    let mut made_headers = written_headers();
+    made_headers["Location"] =
+        json!({"description": "The object's path, where one was made.", "schema": {"type": "string", "format": "uri-reference"}});
     let on_conflict = if entity.key.is_empty() { "by id" } else { "by natural key" };
     json!({
         "get": {
             "operationId": format!("list{name}"),
             "summary": format!("Lists {name} objects"),
+            "description": "Filters all hold. A page at a time, the next one by its Link; as NDJSON or CSV the whole list, of any size. With `aggregate`, what is made of groups.",
             "tags": [name],
-            "parameters": list_parameters(entity),
+            "parameters": history::with_moment(entity, parameters::of_list(model, plan)),
             "responses": with_problems(json!({
                 "200": {
                     "description": "A page of objects; as NDJSON the whole list, from one snapshot.",
                     "headers": {
                         "Link": {"description": "The next page, with `rel=\"next\"`; there is none after the last.", "schema": {"type": "string"}},
                         "X-Total-Count": {"description": "How many objects there are, with `count=true`.", "schema": {"type": "integer"}},
-                        "Autonomy-Position": {"description": "Of NDJSON: where in the database's log the snapshot is, as 16 hex digits.", "schema": {"type": "string"}},
+                        "Autonomy-Position": {"description": "Of NDJSON and CSV: where in the database's log the snapshot is, as 16 hex digits.", "schema": {"type": "string"}},
                     },
                     "content": {
-                        "application/json": {"schema": {"oneOf": [objects, reference("Aggregates")]}},
-                        "application/x-ndjson": {"schema": reference(name)},
+                        "application/json": {"schema": {"anyOf": [
+                            {"type": "array", "items": reference(&format!("{name}Fields"))},
+                            reference("Aggregates"),
+                        ]}},
+                        "application/x-ndjson": {"schema": {"type": "array", "description": "An object a line.", "items": reference(&format!("{name}Fields"))}},
                         "text/csv": {"schema": {"type": "string", "description": "A heading with the members' names, then a line an object; an empty cell is null."}},
                     },
+                    "links": links(entity, "$response.body#/0/id"),
                 },
             }), &[]),
         },
         "post": {
             "operationId": format!("create{name}"),
             "summary": format!("Makes a {name}, or a list of them (all or none)"),
+            "description": "Ids are made where none are given. A list is answered with a list; one that comes as NDJSON or CSV, of any size, with how many were written.",
             "tags": [name],
             "parameters": [
                 query_parameter("onConflict", &format!("What happens to objects that are there already ({on_conflict})."), json!({"type": "string", "enum": ["error", "ignore", "update"], "default": "error"})),
                 parameter("OnError"), parameter("IdempotencyKey"), parameter("Prefer"),
             ],
             "requestBody": {"required": true, "content": {
-                "application/json": {"schema": {"oneOf": [
-                    reference(&format!("{name}Create")),
-                    {"type": "array", "items": reference(&format!("{name}Create"))},
-                ]}},
-                "application/x-ndjson": {"schema": reference(&format!("{name}Create"))},
+                "application/json": {"schema": {"oneOf": [reference(&format!("{name}Create")), new_objects]}},
+                "application/x-ndjson": {"schema": new_objects},
                 "text/csv": {"schema": table()},
             }},
             "responses": with_problems(json!({
                 "201": {
                     "description": "Made; a list is answered with a list.",
-                    "headers": {"Location": {"description": "The object's path, where one was made.", "schema": {"type": "string"}}, "ETag": etag()["ETag"]},
+                    "headers": made_headers,
                     "content": json_content(one_or_list.clone()),
+                    "links": links(entity, "$response.body#/id"),
                 },
-                "200": {"description": "Nothing is new: all were there.", "content": json_content(one_or_list)},
+                "200": {"description": "Nothing is new: all were there.", "headers": written_headers(), "content": json_content(one_or_list)},
+                "204": minimal(),
                 "207": by_row(),
-            }), &statuses(entity, &["409", "413", "415", "422"])),
+            }), &statuses(entity, &BODY_PROBLEMS)),
         },
         "patch": {
             "operationId": format!("patch{name}List"),
             "summary": format!("Changes members of a list of {name} objects (all or none)"),
+            "description": "Each with its id, as merge patches (RFC 7396).",
             "tags": [name],
             "parameters": [parameter("OnError"), parameter("IdempotencyKey"), parameter("Prefer")],
             "requestBody": {"required": true, "content": {
-                "application/json": {"schema": {"type": "array", "items": patch_item(entity)}, "examples": {"seen": list_example(entity, false)}},
-                "application/merge-patch+json": {"schema": {"type": "array", "items": patch_item(entity)}},
-                "application/x-ndjson": {"schema": patch_item(entity)},
+                "application/json": {"schema": changes, "examples": {"seen": list_example(entity, false)}},
+                "application/merge-patch+json": {"schema": changes},
+                "application/x-ndjson": {"schema": changes},
                 "text/csv": {"schema": table()},
             }},
             "responses": with_problems(json!({
                 "200": {"description": "Changed.", "content": json_content(json!({"oneOf": [objects, counts]}))},
                 "207": by_row(),
-            }), &statuses(entity, &["404", "409", "412", "413", "415", "422"])),
+            }), &statuses(entity, &[&["404", "412"], &BODY_PROBLEMS[..]].concat())),
         },
         "delete": {
             "operationId": format!("delete{name}List"),
             "summary": format!("Deletes a list of {name} objects (all or none)"),
+            "description": "Each by its id. An empty list is refused.",
             "tags": [name],
             "parameters": [parameter("OnError"), parameter("IdempotencyKey")],
             "requestBody": {"required": true, "content": {
-                "application/json": {"schema": {"type": "array", "minItems": 1, "items": deletion(entity)}, "examples": {"seen": list_example(entity, true)}},
-                "application/x-ndjson": {"schema": deletion(entity)},
+                "application/json": {"schema": deleted, "examples": {"seen": list_example(entity, true)}},
+                "application/x-ndjson": {"schema": deleted},
                 "text/csv": {"schema": {"type": "string", "description": "A heading with `id`, and maybe `@ifMatch`, then a line an object."}},
             }},
             "responses": with_problems(json!({
                 "200": {"description": "Deleted.", "content": json_content(json!({
-                    "type": "object", "required": ["deleted"], "properties": {"deleted": {"type": "integer"}},
+                    "type": "object", "required": ["deleted"], "properties": {"deleted": {"type": "integer"}}, "additionalProperties": false,
                 }))},
                 "207": by_row(),
-            }), &statuses(entity, &["404", "409", "412", "413", "415", "422"])),
+            }), &statuses(entity, &[&["404", "412"], &BODY_PROBLEMS[..]].concat())),
         },
     })
+}
+
+fn minimal() -> Value {
+    json!({"$ref": "#/components/responses/Minimal"})
 }
 
 fn by_row() -> Value {
@@ -241,32 +315,54 @@ fn table() -> Value {
     json!({"type": "string", "description": "A heading with the members' names, then a line an object; an empty cell is as if the member were not there."})
 }
 
-fn object_path(entity: &Entity) -> Value {
+fn object_path(model: &Model, plan: &EntityPlan) -> Value {
+    let entity = plan.entity();
     let name = &entity.name;
-    let answered = |description: &str| json!({"description": description, "headers": etag(), "content": json_content(reference(name))});
+    let written = |description: &str| {
+        json!({
+            "description": description,
+            "headers": written_headers(),
+            "content": json_content(reference(name)),
+            "links": links(entity, "$request.path.id"),
+        })
+    };
+    let mut read = history::with_moment(entity, parameters::of_object(model, plan));
+    read.push(parameter("IfNoneMatch"));
+    let conditional = |more: &[&'static str]| statuses(entity, &[&["412"], more].concat());
     json!({
         "parameters": [parameter("Id")],
         "get": {
             "operationId": format!("get{name}"),
             "summary": format!("Gives a {name}"),
+            "description": "Its ETag is its version.",
             "tags": [name],
-            "parameters": history::with_moment(entity, vec![parameter("Fields"), parameter("Embed"), parameter("IfNoneMatch")]),
+            "parameters": read,
             "responses": with_problems(json!({
-                "200": answered("The object."),
+                "200": {
+                    "description": "The object.",
+                    "headers": {"ETag": etag()},
+                    "content": json_content(reference(&format!("{name}Fields"))),
+                    "links": links(entity, "$request.path.id"),
+                },
                 "304": {"$ref": "#/components/responses/NotModified"},
             }), if entity.soft_delete { &["404", "410"] } else { &["404"] }),
         },
         "put": {
             "operationId": format!("put{name}"),
             "summary": format!("Replaces a {name}, or makes it"),
+            "description": "Members that are not given become null or their default.",
             "tags": [name],
-            "parameters": [parameter("IfMatch"), parameter("IfNoneMatch"), parameter("IdempotencyKey"), parameter("Prefer")],
+            "parameters": [parameter("IfMatch"), parameter("OnlyNew"), parameter("IdempotencyKey"), parameter("Prefer")],
             "requestBody": {"required": true, "content": json_content(reference(&format!("{name}Create")))},
-            "responses": with_problems(json!({"200": answered("Replaced."), "201": answered("Made.")}), &statuses(entity, &["409", "412", "413", "415", "422"])),
+            "responses": with_problems(
+                json!({"200": written("Replaced."), "201": written("Made."), "204": minimal()}),
+                &conditional(&[&["404"], &BODY_PROBLEMS[..]].concat()),
+            ),
         },
         "patch": {
             "operationId": format!("patch{name}"),
             "summary": format!("Changes members of a {name} (RFC 7396), or what a JSON Patch says (RFC 6902)"),
+            "description": "Members that are not given stay as they are; null takes a value away.",
             "tags": [name],
             "parameters": [if_match(entity), parameter("IdempotencyKey"), parameter("Prefer")],
             "requestBody": {"required": true, "content": {
@@ -274,96 +370,23 @@ fn object_path(entity: &Entity) -> Value {
                 "application/json": {"schema": reference(&format!("{name}Patch"))},
                 (json_patch::MEDIA_TYPE): {"schema": reference("JsonPatch"), "examples": {"tested": json_patch_example(entity)}},
             }},
-            "responses": with_problems(json!({"200": answered("Changed.")}), &statuses(entity, &["404", "409", "412", "413", "415", "422"])),
+            "responses": with_problems(
+                json!({"200": written("Changed."), "204": minimal()}),
+                &conditional(&[&["404"], &BODY_PROBLEMS[..]].concat()),
+            ),
         },
         "delete": {
             "operationId": format!("delete{name}"),
             "summary": format!("Deletes a {name}"),
+            "description": "Refused while others refer to it, unless their relationship says otherwise.",
             "tags": [name],
             "parameters": [if_match(entity), parameter("IdempotencyKey")],
-            "responses": with_problems(json!({"204": {"description": "Deleted."}}), &statuses(entity, &["404", "409", "412"])),
+            "responses": with_problems(
+                json!({"204": {"description": "Deleted.", "headers": {"Idempotent-Replayed": written_headers()["Idempotent-Replayed"]}}}),
+                &conditional(&["404", "409", "422"]),
+            ),
         },
     })
-}
-
-fn list_parameters(entity: &Entity) -> Value {
-    let mut parameters = vec![
-        query_parameter(
-            "sort",
-            "Members to sort by, comma-separated, `-` before one for the largest first; the id decides at last.",
-            json!({"type": "string"}),
-        ),
-        parameter("Fields"),
-        parameter("Embed"),
-        query_parameter(
-            "aggregate",
-            "In place of objects: `count`, and `countDistinct`, `sum`, `avg`, `min` or `max` of an attribute, as in `sum(total)`, comma-separated.",
-            json!({"type": "string"}),
-        ),
-        query_parameter(
-            "groupBy",
-            "With `aggregate`: the members with whose values a group is made, comma-separated.",
-            json!({"type": "string"}),
-        ),
-        query_parameter(
-            "limit",
-            "The most objects of a page.",
-            json!({"type": "integer", "minimum": 0, "maximum": MOST_LIMIT, "default": DEFAULT_LIMIT}),
-        ),
-        query_parameter(
-            "offset",
-            "How many objects to pass over; `cursor` is better for long lists.",
-            json!({"type": "integer", "minimum": 0}),
-        ),
-        query_parameter("cursor", "Goes on where a page ended; from its Link.", json!({"type": "string"})),
-        query_parameter("count", "Whether X-Total-Count is wanted.", json!({"type": "boolean", "default": false})),
-    ];
-    parameters.extend(filters(entity));
-    history::with_moment(entity, parameters).into()
-}
-
-fn filters(entity: &Entity) -> Vec<Value> {
-    let mut parameters = Vec::new();
-    let system = [
-        ("id", json!({"type": "string", "format": "uuid"}), false),
-        ("version", json!({"type": "integer", "format": "int64"}), false),
-        ("createdAt", json!({"type": "string", "format": "date-time"}), false),
-        ("updatedAt", json!({"type": "string", "format": "date-time"}), false),
-    ];
-    let own = entity.columns.iter().filter_map(|column| match &column.kind {
-        ColumnKind::Relationship { .. } => Some((column.member.as_str(), json!({"type": "string", "format": "uuid"}), false)),
-        ColumnKind::Attribute { value_type: ValueType::Json | ValueType::Binary { .. } } | ColumnKind::Parts { .. } => None,
-        ColumnKind::Attribute { value_type } => {
-            let text = matches!(value_type, ValueType::String { .. } | ValueType::Enumeration { .. });
-            let mut schema = value_schema(value_type);
-            for limit in ["minLength", "maxLength", "pattern", "minimum", "maximum", "multipleOf"] {
-                schema.as_object_mut().map(|schema| schema.remove(limit));
-            }
-            Some((column.member.as_str(), schema, text))
-        }
-    });
-    for (member, schema, text) in system.into_iter().chain(own) {
-        parameters.push(query_parameter(member, "Equal.", schema.clone()));
-        for (operator, description) in [
-            ("ne", "Different, or null."),
-            ("gt", "Larger."),
-            ("gte", "Larger or equal."),
-            ("lt", "Smaller."),
-            ("lte", "Smaller or equal."),
-        ] {
-            parameters.push(query_parameter(&format!("{member}.{operator}"), description, schema.clone()));
-        }
-        parameters.push(query_parameter(&format!("{member}.in"), "Equal to one of these, comma-separated.", json!({"type": "string"})));
-        if text {
-            parameters.push(query_parameter(
-                &format!("{member}.like"),
-                "Matches; `*` stands for any characters.",
-                json!({"type": "string"}),
-            ));
-        }
-        parameters.push(query_parameter(&format!("{member}.isnull"), "Is null, or not.", json!({"type": "boolean"})));
-    }
-    parameters
 }
 
 fn value_schema(value_type: &ValueType) -> Value {
@@ -385,7 +408,7 @@ fn value_schema(value_type: &ValueType) -> Value {
         ValueType::Decimal { precision, scale, minimum, maximum } => {
             let mut schema = json!({"type": "number"});
             if let Some(precision) = precision {
-                let digits = format!("Exact: {precision} digits, {} behind the point. A string is taken too.", scale.unwrap_or(0));
+                let digits = format!("Exact: {precision} digits, {} behind the point.", scale.unwrap_or(0));
                 schema["description"] = digits.into();
             }
             set(&mut schema, "minimum", minimum.map(Value::from));
@@ -405,25 +428,60 @@ fn value_schema(value_type: &ValueType) -> Value {
     }
 }
 
+// What a decimal may be in a request. A string keeps its digits whatever the client's JSON library makes of numbers.
+fn written_decimal(value_type: &ValueType) -> Option<Value> {
+    let ValueType::Decimal { precision, scale, minimum, .. } = value_type else { return None };
+    let mut schema = value_schema(value_type);
+    schema["type"] = json!(["number", "string"]);
+    let sign = if minimum.is_some_and(|minimum| minimum >= 0) { "" } else { "-?" };
+    let pattern = match (precision, scale.unwrap_or(0)) {
+        (None, _) => format!("^{sign}[0-9]+(\\.[0-9]+)?$"),
+        (Some(precision), 0) => format!("^{sign}[0-9]{{1,{precision}}}$"),
+        (Some(precision), scale) => format!("^{sign}[0-9]{{1,{}}}(\\.[0-9]{{1,{scale}}})?$", precision.saturating_sub(scale).max(1)),
+    };
+    schema["pattern"] = pattern.into();
+    if let Some(precision) = precision {
+        let scale = scale.unwrap_or(0);
+        schema["multipleOf"] = format!("1e-{scale}").parse::<f64>().map_or(Value::Null, Value::from);
+        let bound = 10_f64.powi(precision.saturating_sub(scale) as i32);
+        schema["exclusiveMaximum"] = bound.into();
+        schema["exclusiveMinimum"] = (-bound).into();
+    }
+    Some(schema)
+}
+
 fn set(schema: &mut Value, name: &str, value: Option<Value>) {
     if let Some(value) = value {
         schema[name] = value;
     }
 }
 
-fn column_schema(column: &Column, nullable: bool) -> Value {
+// Whether a schema is of objects that are read or of what is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Read,
+    Written,
+}
+
+fn column_schema(column: &Column, way: Way) -> Value {
     let mut schema = match &column.kind {
-        ColumnKind::Attribute { value_type } => value_schema(value_type),
+        ColumnKind::Attribute { value_type } => {
+            let written = if way == Way::Written { written_decimal(value_type) } else { None };
+            written.unwrap_or_else(|| value_schema(value_type))
+        }
         ColumnKind::Relationship { target, .. } => {
             json!({"type": "string", "format": "uuid", "description": format!("The id of a {}.", target.entity)})
         }
         ColumnKind::Parts { part, min_items, max_items } => {
-            json!({"type": "array", "items": reference(&part.name), "minItems": min_items, "maxItems": max_items})
+            let items = if way == Way::Written { format!("{}Create", part.name) } else { part.name.clone() };
+            json!({"type": "array", "items": reference(&items), "minItems": min_items, "maxItems": max_items})
         }
     };
-    if nullable && !column.required && !matches!(column.kind, ColumnKind::Parts { .. }) {
-        if let Some(kind) = schema.get("type").cloned() {
-            schema["type"] = json!([kind, "null"]);
+    if !column.required && !matches!(column.kind, ColumnKind::Parts { .. }) {
+        match schema.get_mut("type") {
+            Some(Value::Array(kinds)) => kinds.push("null".into()),
+            Some(kind) => *kind = json!([kind, "null"]),
+            None => {}
         }
         if let Some(values) = schema.get_mut("enum").and_then(Value::as_array_mut) {
             values.push(Value::Null);
@@ -454,14 +512,14 @@ fn system_properties() -> Map<String, Value> {
     properties
 }
 
-fn properties(entity: &Entity, nullable: bool) -> Map<String, Value> {
+fn properties(entity: &Entity, way: Way) -> Map<String, Value> {
     let mut properties = system_properties();
-    properties.extend(entity.columns.iter().map(|column| (column.member.clone(), column_schema(column, nullable))));
+    properties.extend(entity.columns.iter().map(|column| (column.member.clone(), column_schema(column, way))));
     properties
 }
 
 fn object_schema(entity: &Entity) -> Value {
-    let properties = properties(entity, true);
+    let properties = properties(entity, Way::Read);
     let mut schema = json!({
         "type": "object",
         "required": properties.keys().collect::<Vec<_>>(),
@@ -470,6 +528,28 @@ fn object_schema(entity: &Entity) -> Value {
     set(&mut schema, "description", entity.description.clone().map(Value::from));
     set(&mut schema, "x-key", (!entity.key.is_empty()).then(|| members(entity, &entity.key)));
     schema
+}
+
+// Objects as they are read: with the members that `fields` asks for, and those that `embed` does.
+fn fields_schema(model: &Model, entity: &Entity) -> Value {
+    let mut properties = properties(entity, Way::Read);
+    for column in &entity.columns {
+        let ColumnKind::Relationship { relationship, target, .. } = &column.kind else { continue };
+        let embedded = match target.model == model.name {
+            true => json!({"anyOf": [reference(&target.entity), {"type": "null"}], "description": "With `embed`."}),
+            false => {
+                json!({"type": ["object", "null"], "description": format!("With `embed`: a {} of the model {}.", target.entity, target.model)})
+            }
+        };
+        // An attribute of that name stays what it is.
+        properties.entry(relationship.clone()).or_insert(embedded);
+    }
+    json!({
+        "type": "object",
+        "description": format!("The members of a {} that `fields` asks for, or all, and the objects that `embed` asks for.", entity.name),
+        "required": ["id"],
+        "properties": properties,
+    })
 }
 
 fn members(entity: &Entity, columns: &[String]) -> Value {
@@ -485,13 +565,13 @@ fn create_schema(entity: &Entity) -> Value {
         "type": "object",
         "description": format!("A new {}, or the whole of one that is replaced.", entity.name),
         "required": entity.columns.iter().filter(needed).map(|column| &column.member).collect::<Vec<_>>(),
-        "properties": properties(entity, true),
+        "properties": properties(entity, Way::Written),
         "additionalProperties": false,
     })
 }
 
 fn patch_schema(entity: &Entity) -> Value {
-    let mut properties = properties(entity, true);
+    let mut properties = properties(entity, Way::Written);
     for property in properties.values_mut() {
         property.as_object_mut().map(|property| property.remove("default"));
     }
@@ -503,11 +583,11 @@ fn patch_schema(entity: &Entity) -> Value {
     })
 }
 
-fn part_schema(columns: &[Column], description: Option<&str>) -> Value {
+fn part_schema(columns: &[Column], way: Way, description: Option<&str>) -> Value {
     let mut schema = json!({
         "type": "object",
         "required": columns.iter().filter(|column| column.required && column.default.is_none()).map(|column| &column.member).collect::<Vec<_>>(),
-        "properties": columns.iter().map(|column| (column.member.clone(), column_schema(column, true))).collect::<Map<_, _>>(),
+        "properties": columns.iter().map(|column| (column.member.clone(), column_schema(column, way))).collect::<Map<_, _>>(),
         "additionalProperties": false,
     });
     set(&mut schema, "description", description.map(Value::from));

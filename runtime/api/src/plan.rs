@@ -200,12 +200,13 @@ impl ModelPlan {
     fn new(model: &Arc<Model>, revision: i64) -> Result<Self, regex::Error> {
         let entities: Result<Vec<_>, _> =
             (0..model.entities.len()).map(|index| EntityPlan::new(model, revision, index).map(Arc::new)).collect();
+        let entities = entities?;
         Ok(Self {
             model: model.clone(),
             json: serde_json::to_vec(model.as_ref()).unwrap_or_default().into(),
-            openapi: serde_json::to_vec(&crate::openapi::document(model)).unwrap_or_default().into(),
+            openapi: serde_json::to_vec(&crate::openapi::document(model, &entities)).unwrap_or_default().into(),
             asyncapi: serde_json::to_vec(&crate::asyncapi::document(model)).unwrap_or_default().into(),
-            entities: entities?,
+            entities,
         })
     }
 

@@ -289,6 +289,8 @@ impl Problem {
             "invalid-body" => "The body is not valid",
             "malformed-body" => "The body can't be read",
             "invalid-query" => "The query is not valid",
+            "conflicting-parameters" => "The query's parameters exclude one another",
+            "invalid-cursor" => "The cursor is not valid",
             "unique" => "A unique value is taken",
             "reference" => "A reference points to nothing",
             "event-gone" => "The event to go on from is gone",

@@ -154,14 +154,17 @@ impl ListQuery {
             Ok(columns) => query.sort = columns,
             Err(detail) => faults.push(Fault::parameter("sort", detail)),
         }
-        if let Some(cursor) = cursor.filter(|_| faults.is_empty()) {
-            match query.read_cursor(plan, cursor) {
-                Some(after) => query.after = Some(after),
-                None => faults
-                    .push(Fault::parameter("cursor", "is no cursor of this list and sort order; take it from the Link of the page before")),
-            }
+        if !faults.is_empty() {
+            return Err(invalid_query(faults));
         }
-        if faults.is_empty() { Ok(query) } else { Err(invalid_query(faults)) }
+        if let Some(member) = sorted_twice(plan, &query.sort) {
+            faults.push(Fault::parameter("sort", format!("{member} is there twice")));
+            return Err(conflicting_parameters(faults));
+        }
+        if let Some(cursor) = cursor {
+            query.after = Some(query.read_cursor(plan, cursor).ok_or_else(invalid_cursor)?);
+        }
+        Ok(query)
     }
 
     /// The columns read: those answered, then those that only the cursor needs.
@@ -182,7 +185,10 @@ impl ListQuery {
     }
 
     fn read_cursor(&self, plan: &EntityPlan, text: &str) -> Option<Vec<Option<String>>> {
-        read_cursor(&self.sort_text(plan), text).filter(|values| values.len() == self.sort.len())
+        let values = read_cursor(&self.sort_text(plan), text)?;
+        // A member that must be there has no null to go on behind.
+        let whole = || self.sort.iter().zip(&values).all(|(sort, value)| value.is_some() || !plan.columns[sort.column].required);
+        (values.len() == self.sort.len() && whole()).then_some(values)
     }
 
     fn sort_text(&self, plan: &EntityPlan) -> String {
@@ -221,6 +227,24 @@ pub fn invalid_query(faults: Faults) -> Problem {
     problem.status = StatusCode::BAD_REQUEST;
     problem.kind = "invalid-query";
     problem.detail = "The query has parameters that can't be used.".to_owned();
+    problem
+}
+
+/// The problem of parameters that can be used, but not together.
+pub fn conflicting_parameters(faults: Faults) -> Problem {
+    let mut problem = invalid_query(faults);
+    problem.kind = "conflicting-parameters";
+    problem.detail = "The query has parameters that can't be used together.".to_owned();
+    problem
+}
+
+/// The problem of a cursor that was not given out for this list and order.
+pub fn invalid_cursor() -> Problem {
+    let mut faults = Faults::default();
+    faults.push(Fault::parameter("cursor", "is no cursor of this list and sort order; take it from the Link of the page before"));
+    let mut problem = invalid_query(faults);
+    problem.kind = "invalid-cursor";
+    problem.detail = "The list can't be gone on with from this cursor.".to_owned();
     problem
 }
 
@@ -277,15 +301,18 @@ fn sort_columns(plan: &EntityPlan, text: &str) -> Result<Vec<Sort>, String> {
         if !plan.columns[column].encoder.is_comparable() {
             return Err(format!("{member} can't be sorted by"));
         }
-        if sort.iter().any(|earlier| earlier.column == column) {
-            return Err(format!("{member} is there twice"));
-        }
         sort.push(Sort { column, descending });
     }
     if !sort.iter().any(|sort| sort.column == ID) {
         sort.push(Sort { column: ID, descending: sort.last().is_some_and(|last| last.descending) });
     }
     Ok(sort)
+}
+
+fn sorted_twice<'p>(plan: &'p EntityPlan, sort: &[Sort]) -> Option<&'p str> {
+    let mut seen = vec![false; plan.columns.len()];
+    let twice = sort.iter().find(|sort| std::mem::replace(&mut seen[sort.column], true))?;
+    Some(&plan.columns[twice.column].member)
 }
 
 /// The filter that a parameter is.

@@ -203,9 +203,7 @@ fn after(plan: &EntityPlan, query: &ListQuery, columns: &[usize], row: &sqlx::po
 // A cursor that was tampered with holds texts that are no values.
 fn bad_cursor(query: &ListQuery, error: sqlx::Error) -> Failure {
     if query.after.is_some() && meaning(&error) == Meaning::Data {
-        let mut faults = Faults::default();
-        faults.push(Fault::parameter("cursor", "is no cursor of this list and sort order; take it from the Link of the page before"));
-        return query::invalid_query(faults).into();
+        return query::invalid_cursor().into();
     }
     error.into()
 }

@@ -1,6 +1,6 @@
 //! `/api/transactions`: units of operations over any entities of any models.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use autonomy_crds::event::WriteContext;
@@ -426,6 +426,7 @@ fn read_conditions(raw: &str, batch: &mut Batch, row: u32, path: &Path<'_>, inta
             intake.push(&here, format!("is no member of {}", batch.plan.entity().name));
             continue;
         };
+        // Those of this row are the last ones.
         if batch.conditions.iter().rev().take_while(|condition| condition.row == row).any(|condition| condition.column == column) {
             intake.push(&here, "is given twice");
             continue;
@@ -448,11 +449,12 @@ fn read_conditions(raw: &str, batch: &mut Batch, row: u32, path: &Path<'_>, inta
 // One key or a list of them.
 fn keys(raw: &str, path: &Path<'_>, intake: &mut Intake) -> Vec<String> {
     let mut keys = Vec::new();
+    let mut known = HashSet::new();
     let mut add = |raw: &str, path: &Path<'_>, intake: &mut Intake| {
         if let Some(key) = body::string(raw, path, intake) {
             if key.is_empty() || key.len() > MOST_KEY_BYTES {
                 intake.push(path, format!("must have 1 to {MOST_KEY_BYTES} bytes"));
-            } else if keys.contains(&key) {
+            } else if !known.insert(key.clone()) {
                 intake.push(path, "is there twice");
             } else {
                 keys.push(key);

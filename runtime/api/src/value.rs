@@ -286,8 +286,8 @@ impl Encoder {
                 }
             }
             (Self::Integer { min, max }, Scalar::Number(digits)) => {
-                let value: i64 =
-                    digits.parse().map_err(|_| "must be an integer from -9223372036854775808 to 9223372036854775807".to_owned())?;
+                let value = digits.parse().ok().or_else(|| written_otherwise(digits));
+                let value = value.ok_or_else(|| "must be an integer from -9223372036854775808 to 9223372036854775807".to_owned())?;
                 check_range(&value, *min, *max)?;
                 match form {
                     Form::Binary => out.extend_from_slice(&value.to_be_bytes()),
@@ -426,6 +426,13 @@ fn check_text(text: &str, min: Option<u32>, max: Option<u32>, pattern: Option<&(
     Ok(())
 }
 
+// `7.0` and `7e2` are integers too, as JSON Schema has it.
+fn written_otherwise(digits: &str) -> Option<i64> {
+    let mut text = Vec::new();
+    Decimal::parse(digits).ok()?.fit(None, Some(0)).ok()?.write_text(&mut text);
+    std::str::from_utf8(&text).ok()?.parse().ok()
+}
+
 fn check_range(value: &i64, min: Option<i64>, max: Option<i64>) -> Result<(), String> {
     match (min, max) {
         (Some(min), _) if *value < min => Err(format!("must be at least {min}")),
@@ -481,9 +488,11 @@ mod tests {
         let integer = Encoder::Integer { min: Some(1), max: None };
         assert_eq!(written(&integer, "\"1\"", Form::Binary), Err("must be an integer, not a string".to_owned()));
         assert_eq!(written(&integer, "0", Form::Binary), Err("must be at least 1".to_owned()));
-        for bad in ["1.0", "1e3", "9223372036854775808"] {
+        for bad in ["1.5", "1e-1", "1e400", "9223372036854775808", "9223372036854775807.5"] {
             assert!(written(&integer, bad, Form::Binary).is_err(), "{bad}");
         }
+        assert_eq!(written(&integer, "7.00", Form::Binary), Ok(7_i64.to_be_bytes().to_vec()));
+        assert_eq!(written(&integer, "7e2", Form::Json), Ok(b"700".to_vec()));
         assert_eq!(written(&integer, "9223372036854775807", Form::Binary), Ok(i64::MAX.to_be_bytes().to_vec()));
     }
 

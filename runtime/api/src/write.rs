@@ -3,7 +3,7 @@
 
 mod attempt;
 mod blame;
-mod merge;
+pub mod merge;
 mod order;
 pub mod transfer;
 

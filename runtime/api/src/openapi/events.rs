@@ -3,7 +3,8 @@
 use autonomy_crds::resolved::Entity;
 use serde_json::{Value, json};
 
-use super::{filters, header_parameter, query_parameter, reference, with_problems};
+use super::parameters::{filters, listing};
+use super::{header_parameter, query_parameter, reference, with_problems};
 
 /// The path of an entity's events.
 pub fn path(entity: &Entity) -> Value {
@@ -20,10 +21,11 @@ pub fn path(entity: &Entity) -> Value {
             "Where a client without an id begins: with the next event, or with the first that is kept.",
             json!({"type": "string", "enum": ["next", "first"], "default": "next"}),
         ),
-        query_parameter(
+        listing(
             "operation",
-            "`created`, `updated` or `deleted`; several comma-separated. All where it is left out.",
-            json!({"type": "string"}),
+            "What happened to the objects. All where it is left out.",
+            json!({"type": "string", "enum": ["created", "updated", "deleted"]}),
+            json!({"minItems": 1}),
         ),
     ];
     parameters.extend(filters(entity));
@@ -31,6 +33,7 @@ pub fn path(entity: &Entity) -> Value {
         "get": {
             "operationId": format!("follow{name}"),
             "summary": format!("Follows the committed changes of {name} objects"),
+            "description": "Without end. A client that comes back with the id it saw last gets what it has missed.",
             "tags": [name],
             "parameters": parameters,
             "responses": with_problems(json!({

@@ -4,7 +4,9 @@ use autonomy_crds::names::AS_OF;
 use autonomy_crds::resolved::Entity;
 use serde_json::{Value, json};
 
+use super::parameters::fields;
 use super::{json_content, parameter, query_parameter, reference, with_problems};
+use crate::plan::EntityPlan;
 use crate::query::{DEFAULT_LIMIT, MOST_LIMIT};
 
 /// The parameters of a request that reads, with the moment that it may read at.
@@ -20,7 +22,8 @@ pub(super) fn with_moment(entity: &Entity, mut parameters: Vec<Value>) -> Vec<Va
 }
 
 /// The path of an object's versions.
-pub(super) fn path(entity: &Entity) -> Value {
+pub(super) fn path(plan: &EntityPlan) -> Value {
+    let entity = plan.entity();
     let name = &entity.name;
     let versions = if entity.history { "Every version" } else { "The present version, and the last one before each deletion," };
     json!({
@@ -28,9 +31,10 @@ pub(super) fn path(entity: &Entity) -> Value {
         "get": {
             "operationId": format!("get{name}History"),
             "summary": format!("{versions} of a {name}, the newest first; also of a deleted one"),
+            "description": "A version lasts from `@validFrom` to before `@validTo`.",
             "tags": [name],
             "parameters": [
-                parameter("Fields"),
+                fields(plan),
                 query_parameter(
                     "limit",
                     "The most versions of a page.",
@@ -52,7 +56,7 @@ pub(super) fn path(entity: &Entity) -> Value {
 /// The schema of a version.
 pub(super) fn version_schema(entity: &Entity) -> Value {
     let moment = |kind: Value, description: &str| json!({"type": kind, "format": "date-time", "description": description});
-    json!({"allOf": [reference(&entity.name), {
+    json!({"allOf": [reference(&format!("{}Fields", entity.name)), {
         "type": "object",
         "required": ["@operation", "@validFrom", "@validTo"],
         "properties": {

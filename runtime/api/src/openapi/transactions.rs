@@ -1,18 +1,21 @@
-//! The description of `/api/transactions`.
+//! The description of `/api/transactions`, which is the same in every model's document.
 
 use serde_json::{Map, Value, json};
 
-use super::{json_content, reference, with_problems};
+use super::{BODY_PROBLEMS, json_content, parameter, reference, with_problems};
 use crate::named::{MOST_NAME_BYTES, REF};
 
 pub(super) fn path() -> Value {
     json!({"post": {
         "operationId": "transactions",
-        "summary": "Applies units of operations over entities of any models; each unit is all or nothing, and answered for itself",
+        "summary": "Applies units of operations over entities of any models",
+        "description": "Each unit is all or nothing, and answered for itself. New objects may refer to one another. The Idempotency-Key stands for units without one of their own.",
+        "tags": ["Transactions"],
+        "parameters": [parameter("IdempotencyKey")],
         "requestBody": {"required": true, "content": {"application/json": {"schema": reference("Transactions"), "examples": {"named": example()}}}},
         "responses": with_problems(json!({
             "200": {"description": "Each unit's outcome, in the units' order.", "content": json_content(reference("TransactionsAnswer"))},
-        }), &["413", "415", "422"]),
+        }), &BODY_PROBLEMS),
     }})
 }
 

@@ -1,5 +1,7 @@
 //! Merging JSON into JSON, every number with its digits as they are.
 
+use std::collections::{HashMap, HashSet};
+
 /// Merges a JSON value into another one (RFC 7396). The depth is bounded by that of bodies.
 pub fn merge_patch(target: Option<&str>, patch: &str, out: &mut Vec<u8>) {
     if !patch.starts_with('{') {
@@ -14,6 +16,8 @@ pub fn merge_patch(target: Option<&str>, patch: &str, out: &mut Vec<u8>) {
     };
     let target = target.filter(|target| target.starts_with('{')).map(members).unwrap_or_default();
     let patch = members(patch);
+    // Of a name that is there twice the last value counts; by name, since a body may have very many of them.
+    let changes: HashMap<&str, usize> = patch.iter().enumerate().map(|(at, (name, _))| (name.as_str(), at)).collect();
     let mut written = 0;
     let mut head = |name: &str, out: &mut Vec<u8>| {
         out.push(if written == 0 { b'{' } else { b',' });
@@ -22,9 +26,9 @@ pub fn merge_patch(target: Option<&str>, patch: &str, out: &mut Vec<u8>) {
         out.push(b':');
     };
     for (name, value) in &target {
-        match patch.iter().rev().find(|(patched, _)| patched == name) {
-            Some((_, change)) if change == "null" => {}
-            Some((_, change)) => {
+        match changes.get(name.as_str()).map(|at| patch[*at].1.as_str()) {
+            Some("null") => {}
+            Some(change) => {
                 head(name, out);
                 merge_patch(Some(value), change, out);
             }
@@ -34,8 +38,9 @@ pub fn merge_patch(target: Option<&str>, patch: &str, out: &mut Vec<u8>) {
             }
         }
     }
-    for (name, change) in &patch {
-        if change != "null" && !target.iter().any(|(known, _)| known == name) {
+    let known: HashSet<&str> = target.iter().map(|(name, _)| name.as_str()).collect();
+    for (at, (name, change)) in patch.iter().enumerate() {
+        if change != "null" && changes.get(name.as_str()) == Some(&at) && !known.contains(name.as_str()) {
             head(name, out);
             merge_patch(None, change, out);
         }
@@ -86,5 +91,25 @@ mod tests {
         assert_eq!(merged(Some("[1]"), r#"{"a":{"b":null}}"#), r#"{"a":{}}"#);
         assert_eq!(merged(Some(r#"{"a":1}"#), r#"{"a":null}"#), "{}");
         assert_eq!(merged(None, r#"{"a":[1,null],"b":12345678901234567890.10}"#), r#"{"a":[1,null],"b":12345678901234567890.10}"#);
+    }
+    #[test]
+    fn of_a_name_that_is_there_twice_the_last_value_counts() {
+        let mut out = Vec::new();
+        merge_patch(Some(r#"{"a":1}"#), r#"{"a":2,"b":1,"a":3,"b":{"c":null},"d":1,"d":null}"#, &mut out);
+        assert_eq!(String::from_utf8(out).expect("UTF-8"), r#"{"a":3,"b":{}}"#);
+    }
+
+    #[test]
+    fn very_many_members_take_their_number_s_time() {
+        let members = |value: u32| {
+            let list: Vec<String> = (0..100_000).map(|number| format!("\"member{number}\":{value}")).collect();
+            format!("{{{}}}", list.join(","))
+        };
+        let begun = std::time::Instant::now();
+        let mut out = Vec::new();
+        merge_patch(Some(&members(1)), &members(2), &mut out);
+        assert_eq!(out, members(2).into_bytes());
+        // Each against each took minutes.
+        assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
     }
 }

@@ -125,7 +125,8 @@ fn all_references_resolve(document: &serde_json::Value) {
         if let Some(reference) = value.get("$ref").and_then(|reference| reference.as_str()) {
             assert!(document.pointer(&reference[1..]).is_some(), "{reference}");
         }
-        if let Some(name) = value.get("operationId").and_then(|name| name.as_str()) {
+        // Links name operations too.
+        if let Some(name) = value.get("operationId").filter(|_| value.get("responses").is_some()).and_then(|name| name.as_str()) {
             assert!(names.insert(name), "{name}");
         }
         match value {
@@ -134,4 +135,178 @@ fn all_references_resolve(document: &serde_json::Value) {
             _ => {}
         }
     }
+}
+
+const INJECTIONS: [&str; 4] =
+    ["'; DROP TABLE shop.store; --", "\" OR 1=1 --", "1); DELETE FROM shop.store; --", "$1::text || (SELECT version())"];
+
+#[tokio::test]
+async fn sql_is_text_wherever_it_stands() {
+    let api = Api::start().await;
+    api.make("/api/shop/stores", json!({"code": "A1", "name": "x"})).await;
+    let encode = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+    for sql in INJECTIONS {
+        let text = encode(sql);
+        for path in [format!("/api/{text}"), format!("/api/{text}/stores"), format!("/api/shop/{text}"), format!("/api/shop/stores/{text}")]
+        {
+            api.get(&path).await.expect(404);
+        }
+        for query in [
+            format!("{text}=1"),
+            format!("name.{text}=1"),
+            format!("{text}.eq=1"),
+            format!("sort={text}"),
+            format!("fields={text}"),
+            format!("embed={text}"),
+            format!("aggregate={text}"),
+            format!("aggregate=sum({text})"),
+            format!("aggregate=count&groupBy={text}"),
+            format!("limit={text}"),
+            format!("offset={text}"),
+            format!("cursor={text}"),
+            format!("rank={text}"),
+            format!("openedOn.gte={text}"),
+            format!("id.in={text}"),
+        ] {
+            api.get(&format!("/api/shop/stores?{query}")).await.expect(400);
+        }
+        // A cursor of the right form, with other values in it.
+        for (sort, values) in [("id", json!([sql])), ("name,id", json!([sql, sql])), ("rank,id", json!([sql, null])), ("id", json!([null]))]
+        {
+            use base64::Engine;
+            let cursor = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json!({"s": sort, "v": values}).to_string());
+            let answer = api.get(&format!("/api/shop/stores?sort={sort}&cursor={cursor}")).await.expect(400);
+            assert_eq!(answer.json()["type"], "https://autonomy.dev/problems/invalid-cursor");
+        }
+        for query in [format!("name={text}"), format!("name.in={text}"), format!("name.like={text}"), format!("code.gt={text}")] {
+            api.get(&format!("/api/shop/stores?{query}")).await.expect(200);
+        }
+        let mut members = json!({"title": "x"});
+        members[sql] = json!(1);
+        api.post("/api/shop/products", &members).await.expect(422);
+        let table = format!("\"{}\"\nx\n", sql.replace('"', "\"\""));
+        api.send(Method::POST, "/api/shop/products", &[("content-type", "text/csv")], Some(table)).await.expect(400);
+        for header in ["if-match", "idempotency-key", "prefer", "traceparent", "accept"] {
+            let answer = api.send(Method::DELETE, &format!("/api/shop/stores/{}", uuid::Uuid::now_v7()), &[(header, sql)], None).await;
+            assert!(answer.status.is_client_error(), "{header}: {}", answer.status);
+        }
+        let content_type = [("content-type", sql)];
+        api.send(Method::POST, "/api/shop/stores", &content_type, Some("{}".to_owned())).await.expect(415);
+        let unit = json!({"units": [{"idempotencyKey": sql, "context": {"actor": sql}, "operations": [
+            {"op": "create", "model": sql, "entity": sql, "object": {}},
+            {"op": "patch", "model": "shop", "entity": "Store", "id": sql, "object": {sql: sql}, "if": {sql: sql}},
+        ]}]});
+        let answer = api.post("/api/transactions", &unit).await.expect(200).json();
+        assert_eq!(answer["units"][0]["status"], 422, "{answer}");
+        let made = api.post("/api/shop/products", &json!({"title": sql})).await.expect(201);
+        assert_eq!(made.json()["title"], sql);
+    }
+    assert_eq!(api.number("SELECT count(*) FROM shop.store").await, 1);
+}
+
+#[tokio::test]
+async fn huge_numbers_and_characters_that_are_none_are_faults_everywhere() {
+    let api = Api::start().await;
+    let digits = "9".repeat(10_000);
+    for number in ["1e400", "-1e400", "1e-400000", &digits, &format!("0.{digits}")] {
+        let sale = format!(
+            r#"{{"receipt":"{}","soldAt":"2026-11-25T10:00:00Z","total":1,"points":{number},"storeId":"{}"}}"#,
+            uuid::Uuid::now_v7(),
+            uuid::Uuid::now_v7()
+        );
+        let answer = api.send(Method::POST, "/api/shop/sales", &[], Some(sale)).await.expect(422);
+        assert_eq!(answer.pointers(), ["/points"], "{}", answer.text);
+        api.get(&format!("/api/shop/sales?points={number}")).await.expect(400);
+        api.get(&format!("/api/shop/sales?limit={number}")).await.expect(400);
+        api.get(&format!("/api/shop/sales?offset={number}")).await.expect(400);
+        let body = format!("code,rank\nA,{number}\n");
+        api.send(Method::POST, "/api/shop/stores", &[("content-type", "text/csv")], Some(body)).await.expect(422);
+    }
+    for (query, status) in
+        [("exact=1e400", 200), ("exact.gt=-1e400", 200), ("offset=9223372036854775807", 200), ("version=9223372036854775808", 400)]
+    {
+        api.get(&format!("/api/shop/sales?{query}")).await.expect(status);
+    }
+    let bytes = |path: &str, media_type: &'static str, body: &'static [u8]| {
+        let request =
+            autonomy_process::http_client::new().post(format!("{}{path}", api.base)).header("content-type", media_type).body(body);
+        async move { request.send().await.unwrap().status().as_u16() }
+    };
+    for media_type in ["application/json", "application/x-ndjson", "text/csv"] {
+        for body in [&b"\xFF\xFE"[..], b"{\"title\":\"\xC3\x28\"}", b"title\n\xF0\x28\x8C\xBC\n", b"{\"title\":\"\xED\xA0\x80\"}"] {
+            assert_eq!(bytes("/api/shop/products", media_type, body).await, 400, "{media_type}: {body:?}");
+        }
+    }
+    assert_eq!(bytes("/api/transactions", "application/json", b"{\"units\":[\"\xFF\"]}").await, 400);
+    for path in ["/api/shop/stores/%00", "/api/%00/stores", "/api/shop/%FF"] {
+        api.get(path).await.expect(404);
+    }
+    for query in ["name=a%00b", "name.like=%00", "sort=%00", "cursor=%00", "aggregate=%00", "%FF=1"] {
+        api.get(&format!("/api/shop/stores?{query}")).await.expect(400);
+    }
+    let nul = [
+        ("text/csv", "title\na\0b\n"),
+        ("application/x-ndjson", "{\"title\":\"a\\u0000b\"}\n"),
+        ("application/json", "{\"title\":\"a\\u0000b\"}"),
+    ];
+    for (media_type, body) in nul {
+        let answer = api.send(Method::POST, "/api/shop/products", &[("content-type", media_type)], Some(body.to_owned())).await;
+        assert!(matches!(answer.status.as_u16(), 400 | 422), "{media_type}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn nesting_has_a_depth_in_every_kind_of_body() {
+    let api = Api::start().await;
+    for depth in [65, 100_000] {
+        let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+        let sale = format!("{{\"notes\":{open}{close}}}");
+        for (path, media_type, body, statuses) in [
+            ("/api/shop/sales", "application/json", sale.clone(), [400, 400]),
+            ("/api/shop/sales", "application/x-ndjson", format!("{sale}\n"), [400, 400]),
+            ("/api/shop/sales", "text/csv", format!("notes\n{open}{close}\n"), [400, 422]),
+            ("/api/transactions", "application/json", format!("{{\"units\":{open}{close}}}"), [400, 400]),
+            ("/api/shop/sales", "application/json", open.clone(), [400, 400]),
+            ("/api/shop/sales", "application/json", "{\"a\":".repeat(depth), [400, 400]),
+        ] {
+            let answer = api.send(Method::POST, path, &[("content-type", media_type)], Some(body)).await;
+            assert!(statuses.contains(&answer.status.as_u16()), "{media_type}, {depth}: {}", answer.text);
+        }
+    }
+}
+
+// Sends bytes as they are, and gives the answer's status; none where the connection ends without one.
+async fn raw(api: &Api, request: &[u8]) -> Option<u16> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut connection = tokio::net::TcpStream::connect(api.base.trim_start_matches("http://")).await.unwrap();
+    // A server that has answered already need not take the rest.
+    let _ = connection.write_all(request).await;
+    let mut answer = [0; 64];
+    let read = tokio::time::timeout(std::time::Duration::from_secs(20), connection.read(&mut answer)).await.expect("an answer in time");
+    let text = String::from_utf8_lossy(&answer[..read.unwrap_or(0)]).into_owned();
+    text.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
+}
+
+#[tokio::test]
+async fn heads_that_are_too_large_are_answered() {
+    let api = Api::start().await;
+    let many: String = (0..5_000).map(|number| format!("x-{number}: y\r\n")).collect();
+    let cases = [
+        (format!("GET /api HTTP/1.1\r\nhost: x\r\n{many}\r\n"), 431),
+        (format!("GET /api HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(1_000_000)), 431),
+        (format!("GET /api/shop/stores?name={} HTTP/1.1\r\nhost: x\r\n\r\n", "y".repeat(100_000)), 414),
+        ("GET /api HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n".to_owned(), 400),
+        ("GET /api HTTP/1.1\r\nhost: x\r\n: y\r\n\r\n".to_owned(), 400),
+        ("\x16\x03\x01\x02\x00\r\n\r\n".to_owned(), 400),
+        ("POST /api/shop/stores HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n".to_owned(), 400),
+        ("POST /api/shop/stores HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999999\r\n\r\n".to_owned(), 413),
+        ("POST /api/shop/stores HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n".to_owned(), 400),
+    ];
+    for (request, status) in cases {
+        let shown: String = request.chars().take(80).collect();
+        assert_eq!(raw(&api, request.as_bytes()).await, Some(status), "{shown}");
+    }
+    let long = format!("/api/shop/stores?name={}", "y".repeat(60_000));
+    assert_eq!(api.get(&long).await.expect(200).json(), json!([]));
+    api.get("/api/shop/stores").await.expect(200);
 }
