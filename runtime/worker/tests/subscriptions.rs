@@ -60,8 +60,8 @@ async fn ask_coded(world: &World, path: &str, last_id: &str, codings: &str) -> r
 
 impl Client {
     async fn open(world: &World, query: &str, last_id: &str) -> Self {
-        // Events are not compressed: they would wait for one another.
-        Self::of(ask_coded(world, &format!("{SALES}/events?{query}"), last_id, "gzip, zstd").await, last_id)
+        // Places of those who left a moment ago may still be taken.
+        Self::back(world, query, last_id).await
     }
 
     fn of(response: reqwest::Response, last_id: &str) -> Self {
@@ -79,7 +79,8 @@ impl Client {
     async fn back_at(world: &World, path: &str, last_id: &str) -> Self {
         let begun = Instant::now();
         loop {
-            let response = ask(world, path, last_id).await;
+            // Events are not compressed: they would wait for one another.
+            let response = ask_coded(world, path, last_id, "gzip, zstd").await;
             if response.status() != 503 {
                 return Self::of(response, last_id);
             }
