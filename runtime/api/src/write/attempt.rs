@@ -69,7 +69,8 @@ pub struct Attempt<'a> {
     pub step: Option<Step>,
     /// Whether the last statement was a COPY.
     pub copying: bool,
-    // Objects that a statement answered together with what it wrote.
+    // The columns that statements answer together with what they write, and the objects so answered.
+    answered: Vec<usize>,
     objects: Objects,
     /// The request that an idempotency key was used for before, where one was.
     pub kept_request: Option<[u8; 32]>,
@@ -79,7 +80,17 @@ impl<'a> Attempt<'a> {
     /// An attempt at these units.
     pub fn new(work: &'a Work, order: &'a Order, units: &[u32]) -> Self {
         let results = work.batches.iter().map(|batch| vec![None; batch.rows.len()]).collect();
-        Self { work, order, units: units.to_vec(), results, step: None, copying: false, objects: Objects::new(), kept_request: None }
+        Self {
+            work,
+            order,
+            units: units.to_vec(),
+            results,
+            step: None,
+            copying: false,
+            answered: Vec::new(),
+            objects: Objects::new(),
+            kept_request: None,
+        }
     }
 
     /// Writes the units, or nothing.
@@ -116,7 +127,8 @@ impl<'a> Attempt<'a> {
             return false;
         }
         match batch.kind {
-            Kind::Create => (1..COPY_ROWS).contains(&batch.rows.len()),
+            // Objects that must come one after the other are of several levels, and so of several statements.
+            Kind::Create => (1..COPY_ROWS).contains(&batch.rows.len()) && self.steps().len() == 1,
             Kind::CreateOrUpdate => batch.rows.len() == 1,
             Kind::Put => batch.rows.len() == 1 && !batch.plan.entity().require_if_match,
             Kind::Patch => batch.rows.len() == 1 && !gives_nothing(batch, 0) && !gives_objects(batch, 0),
@@ -125,6 +137,9 @@ impl<'a> Attempt<'a> {
     }
 
     async fn run_one_statement(&mut self, session: &mut Session) -> Result<Outcome, Stop> {
+        if self.work.want_objects {
+            self.answered = (0..self.work.batches[0].plan.columns.len()).collect();
+        }
         session.busy(true);
         self.apply_all(session).await?;
         session.busy(false);
@@ -132,13 +147,8 @@ impl<'a> Attempt<'a> {
         Ok(Outcome { units, objects: std::mem::take(&mut self.objects), committed: true })
     }
 
-    // The columns that a statement is to answer together with what it writes.
-    fn answered(&self, batch: &Batch) -> Vec<usize> {
-        if self.work.want_objects && self.is_one_statement() { (0..batch.plan.columns.len()).collect() } else { Vec::new() }
-    }
-
-    fn take_object(&mut self, step: &Step, answered: &[usize], answer: &PgRow, first: usize) -> Result<(), sqlx::Error> {
-        if !answered.is_empty() {
+    fn take_object(&mut self, step: &Step, answer: &PgRow, first: usize) -> Result<(), sqlx::Error> {
+        if !self.answered.is_empty() {
             let batch = &self.work.batches[step.batch as usize];
             self.objects.insert((step.batch, id(answer, 0)?), object(&batch.plan, answer, first)?);
         }
@@ -336,14 +346,13 @@ impl<'a> Attempt<'a> {
     }
 
     async fn insert(&mut self, session: &mut Session, batch: &Batch, step: &Step, rows: &[u32], conflict: &Conflict) -> Result<(), Stop> {
-        let answered = self.answered(batch);
-        let answers = session.rows(sql::insert(&batch.plan, &batch.rows, rows, conflict, &answered)).await?;
+        let answers = session.rows(sql::insert(&batch.plan, &batch.rows, rows, conflict, &self.answered)).await?;
         if *conflict != Conflict::Ignore {
             // Every row is answered, in order.
             for (row, answer) in rows.iter().zip(&answers) {
                 let effect = if answer.try_get(2)? { Effect::Created } else { Effect::Updated };
                 self.set_result(step, *row, Written { id: id(answer, 0)?, version: answer.try_get(1)?, effect });
-                self.take_object(step, &answered, answer, 3)?;
+                self.take_object(step, answer, 3)?;
             }
             return Ok(());
         }
@@ -424,11 +433,10 @@ impl<'a> Attempt<'a> {
             return Ok(());
         }
         let merged = self.merge(session, batch, step, &rows, &columns).await?;
-        let answered = self.answered(batch);
         let mut changed = HashMap::new();
-        for answer in session.rows(sql::update(&batch.plan, &batch.rows, &rows, &columns, &merged, &answered)).await? {
+        for answer in session.rows(sql::update(&batch.plan, &batch.rows, &rows, &columns, &merged, &self.answered)).await? {
             changed.insert(id(&answer, 0)?, answer.try_get::<i64, _>(1)?);
-            self.take_object(step, &answered, &answer, 2)?;
+            self.take_object(step, &answer, 2)?;
         }
         self.take_results(step, batch, &rows, &changed, Effect::Updated)
     }

@@ -235,6 +235,16 @@ async fn blame_falls_on_no_other_unit() {
 }
 
 #[tokio::test]
+async fn a_unit_whose_own_objects_clash_leaves_none_of_them() {
+    let api = Api::start().await;
+    let store = || create("Store", json!({"code": "A1"}));
+    // The second unit waits for the first one's end, so each is a set of its own.
+    let done = units(&api, json!([{"operations": [store(), store()]}, {"operations": [store()]}])).await;
+    assert_eq!(statuses(&done), [409, 200], "{done:?}");
+    assert_eq!(api.number("SELECT count(*) FROM shop.store").await, 1);
+}
+
+#[tokio::test]
 async fn the_key_of_a_request_stands_for_its_units() {
     let api = Api::start().await;
     let headers = [("idempotency-key", "request-1")];
