@@ -3,7 +3,7 @@
 mod history;
 
 use autonomy_crds::names::{quote_identifier, shortened};
-use autonomy_crds::resolved::{CheckOperator, OnDelete};
+use autonomy_crds::resolved::OnDelete;
 use base64::Engine;
 use serde_json::Value;
 
@@ -275,24 +275,12 @@ fn check_expression(check: &CheckShape) -> String {
                 "CASE WHEN jsonb_typeof({column}) = 'array' THEN jsonb_array_length({column}) BETWEEN {least} AND {most} ELSE false END"
             )
         }
-        CheckShape::Compare { column, operator: compared, other } => format!("{} {} {}", q(column), operator(*compared), q(other)),
+        CheckShape::Compare { column, operator: compared, other } => format!("{} {} {}", q(column), compared.symbol(), q(other)),
     }
 }
 
 fn integer(value: i64) -> String {
     format!("({value})::bigint")
-}
-
-/// How SQL writes an operator.
-pub fn operator(operator: CheckOperator) -> &'static str {
-    match operator {
-        CheckOperator::Eq => "=",
-        CheckOperator::Ne => "<>",
-        CheckOperator::Lt => "<",
-        CheckOperator::Lte => "<=",
-        CheckOperator::Gt => ">",
-        CheckOperator::Gte => ">=",
-    }
 }
 
 fn create_index(schema: &str, table: &str, index: &IndexShape, concurrently: bool) -> String {

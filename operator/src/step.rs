@@ -322,7 +322,7 @@ impl CheckShape {
             Self::Range { column, minimum: None, maximum: Some(maximum) } => format!("{column} is at most {maximum}"),
             Self::Range { column, .. } => format!("{column} is a number"),
             Self::Items { column, least, most } => format!("{column} has {least} to {most} parts"),
-            Self::Compare { column, operator, other } => format!("{column} {} {other}", crate::sql::operator(*operator)),
+            Self::Compare { column, operator, other } => format!("{column} {} {other}", operator.symbol()),
         }
     }
 }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Method, Request, StatusCode};
+use hyper::http::request::Builder;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -36,6 +37,27 @@ pub struct Target {
     pub address: String,
     /// Headers of each request, beside Host and the body's own.
     pub headers: Vec<(&'static str, String)>,
+}
+
+impl Target {
+    async fn connect<B>(&self) -> Result<SendRequest<B>, LoadError>
+    where
+        B: hyper::body::Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let stream = TcpStream::connect(&self.address).await.map_err(|error| LoadError::Connect(self.address.clone(), error))?;
+        // Without it the last packet of a small request waits.
+        let _ = stream.set_nodelay(true);
+        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    fn request(&self, method: &Method, path: &str) -> Builder {
+        let request = Request::builder().method(method).uri(path).header("host", &self.address);
+        self.headers.iter().fold(request, |request, (name, value)| request.header(*name, value))
+    }
 }
 
 /// Why a load could not be put on.
@@ -90,11 +112,7 @@ impl Connection {
     /// # Errors
     /// When nothing listens.
     pub async fn open(target: &Target) -> Result<Self, LoadError> {
-        let stream = TcpStream::connect(&target.address).await.map_err(|error| LoadError::Connect(target.address.clone(), error))?;
-        // Without it the last packet of a small request waits.
-        let _ = stream.set_nodelay(true);
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
+        let sender = target.connect().await?;
         Ok(Self { sender, target: target.clone() })
     }
 
@@ -103,10 +121,7 @@ impl Connection {
     /// # Errors
     /// When it fails or the answer is no success.
     pub async fn send(&mut self, call: Call) -> Result<Bytes, LoadError> {
-        let mut request = Request::builder().method(call.method.clone()).uri(&call.path).header("host", &self.target.address);
-        for (name, value) in &self.target.headers {
-            request = request.header(*name, value);
-        }
+        let mut request = self.target.request(&call.method, &call.path);
         if !call.body.is_empty() {
             request = request.header("content-type", "application/json");
         }
@@ -115,14 +130,19 @@ impl Connection {
             *self = Self::open(&self.target).await?;
         }
         let answer = self.sender.send_request(request.body(Full::new(call.body))?).await?;
-        let status = answer.status();
-        let body = answer.into_body().collect().await?.to_bytes();
-        if status.is_success() {
-            return Ok(body);
-        }
-        let body = String::from_utf8_lossy(&body[..body.len().min(500)]).into_owned();
-        Err(LoadError::Refused { method: call.method, path: call.path, status, body })
+        whole(answer, &call.method, &call.path).await
     }
+}
+
+// An answer's body, where it is a success.
+async fn whole(answer: Response<Incoming>, method: &Method, path: &str) -> Result<Bytes, LoadError> {
+    let status = answer.status();
+    let body = answer.into_body().collect().await?.to_bytes();
+    if status.is_success() {
+        return Ok(body);
+    }
+    let body = String::from_utf8_lossy(&body[..body.len().min(500)]).into_owned();
+    Err(LoadError::Refused { method: method.clone(), path: path.to_owned(), status, body })
 }
 
 /// Sends requests over so many connections for so long.
@@ -164,15 +184,10 @@ pub async fn run(target: &Target, connections: usize, duration: Duration, calls:
 /// # Errors
 /// When it fails or the answer is no success.
 pub async fn count_lines(target: &Target, path: &str) -> Result<(u64, u64), LoadError> {
-    let mut connection = Connection::open(target).await?;
-    let mut request = Request::builder().method(Method::GET).uri(path).header("host", &target.address);
-    for (name, value) in &target.headers {
-        request = request.header(*name, value);
-    }
-    let answer = connection.sender.send_request(request.body(Full::new(Bytes::new()))?).await?;
-    let status = answer.status();
-    if !status.is_success() {
-        return Err(LoadError::Refused { method: Method::GET, path: path.to_owned(), status, body: String::new() });
+    let request = target.request(&Method::GET, path).body(Full::new(Bytes::new()))?;
+    let answer = target.connect().await?.send_request(request).await?;
+    if !answer.status().is_success() {
+        return whole(answer, &Method::GET, path).await.map(|_| (0, 0));
     }
     let (mut lines, mut bytes, mut body) = (0, 0, answer.into_body());
     while let Some(frame) = body.frame().await {
@@ -189,22 +204,8 @@ pub async fn count_lines(target: &Target, path: &str) -> Result<(u64, u64), Load
 /// # Errors
 /// When it fails or the answer is no success.
 pub async fn send_pieces(target: &Target, path: &str, pieces: u64, lines: Body) -> Result<(), LoadError> {
-    let stream = TcpStream::connect(&target.address).await.map_err(|error| LoadError::Connect(target.address.clone(), error))?;
-    let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let mut request = Request::builder().method(Method::POST).uri(path).header("host", &target.address);
-    for (name, value) in
-        target.headers.iter().map(|(name, value)| (*name, value.as_str())).chain([("content-type", "application/x-ndjson")])
-    {
-        request = request.header(name, value);
-    }
     let pieces = futures::stream::iter((0..pieces).map(move |_| Ok::<_, Infallible>(Frame::data(lines.fresh()))));
-    let answer = sender.send_request(request.body(StreamBody::new(pieces))?).await?;
-    let status = answer.status();
-    let body = answer.into_body().collect().await?.to_bytes();
-    if status.is_success() {
-        return Ok(());
-    }
-    let body = String::from_utf8_lossy(&body[..body.len().min(500)]).into_owned();
-    Err(LoadError::Refused { method: Method::POST, path: path.to_owned(), status, body })
+    let request = target.request(&Method::POST, path).header("content-type", "application/x-ndjson").body(StreamBody::new(pieces))?;
+    let answer = target.connect().await?.send_request(request).await?;
+    whole(answer, &Method::POST, path).await.map(drop)
 }

@@ -210,16 +210,8 @@ impl Comparison {
 }
 
 fn in_words(pair: &Pair<'_>, check: &Check) -> String {
-    let operator = match check.operator {
-        CheckOperator::Eq => "=",
-        CheckOperator::Ne => "<>",
-        CheckOperator::Lt => "<",
-        CheckOperator::Lte => "<=",
-        CheckOperator::Gt => ">",
-        CheckOperator::Gte => ">=",
-    };
     let member = |column: &String| pair.members(&[pair.now(column)]);
-    format!("{} {operator} {}", member(&check.column), member(&check.other))
+    format!("{} {} {}", member(&check.column), check.operator.symbol(), member(&check.other))
 }
 
 // Whether what met the one before meets this one too.

@@ -99,35 +99,6 @@ async fn requests_in_one_another_s_way_all_succeed() {
     assert_eq!(api.number("SELECT min(version) FROM shop.store").await, 41);
 }
 
-/// How many Sales a second are taken in lists; run by hand with `--ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn measure_bulk_lists() {
-    let api = Arc::new(Api::start().await);
-    let store = api.make("/api/shop/stores", json!({"code": "A1"})).await;
-    let product = api.make("/api/shop/products", json!({"title": "Tea"})).await;
-    let begun = std::time::Instant::now();
-    let tasks = (0..4).map(|task| {
-        let (api, store, product) = (api.clone(), store.clone(), product.clone());
-        tokio::spawn(async move {
-            for round in 0..10 {
-                let list: Vec<Value> = (0..1_000)
-                    .map(|n| {
-                        json!({"receipt": format!("{task}-{round}-{n}"), "soldAt": "2026-11-25T10:00:00Z", "total": "12.50", "storeId": store,
-                            "points": n, "paid": true, "lines": [{"productId": product, "quantity": 1, "price": 12.5}]})
-                    })
-                    .collect();
-                let body = Some(Value::Array(list).to_string());
-                api.send(Method::POST, "/api/shop/sales", &[("prefer", "return=minimal")], body).await.expect(201);
-            }
-        })
-    });
-    for task in futures::future::join_all(tasks).await {
-        task.unwrap();
-    }
-    println!("{:.0} Sales/s, the load generator included", 40_000.0 / begun.elapsed().as_secs_f64());
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_database_has_no_time_clients_are_told_to_come_again() {
     let api = Arc::new(Api::start().await);
