@@ -31,7 +31,7 @@ impl Representation {
 
     /// The one of that media type, parameters aside.
     pub fn of_media_type(text: &str) -> Option<Self> {
-        let text = text.split(';').next().unwrap_or_default().trim();
+        let text = bare(text);
         Self::ALL.into_iter().find(|representation| text.eq_ignore_ascii_case(representation.media_type()))
     }
 
@@ -40,6 +40,16 @@ impl Representation {
         let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok()).flat_map(|accept| accept.split(','));
         ranges.filter_map(Self::of_media_type).next().unwrap_or(Self::Json)
     }
+}
+
+/// A media type, or range of them, without its parameters.
+pub fn bare(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or_default().trim()
+}
+
+/// What a request says that its body is; none where it does not say.
+pub fn content_type(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::CONTENT_TYPE).map(|value| bare(value.to_str().unwrap_or_default()))
 }
 
 /// Writes rows of texts, as [`crate::sql::list`] selects them, a line each.

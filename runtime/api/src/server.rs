@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::objects::{self, WriteRequest, streamed};
 use crate::plan::{EntityPlan, ModelPlan, PlanCache, Plans};
 use crate::problem::Problem;
-use crate::representation::Representation;
+use crate::representation::{Representation, content_type};
 use crate::{aggregate, body, docs, history, json_patch, query, reading, transactions, write};
 
 // A body must have come whole in this time.
@@ -307,18 +307,14 @@ impl Incoming<'_> {
         body: Option<Body>,
         accepted: &'static [&'static str],
     ) -> Result<Response<Body>, Problem> {
-        let body = match body {
-            Some(body) if self.method == Method::POST => {
+        let (representation, (bytes, _memory)) = match body {
+            Some(body) => {
                 let representation = self.check_content_type(accepted)?;
-                if self.comes_in_pieces(representation) {
+                if self.method == Method::POST && self.comes_in_pieces(representation) {
                     return self.write_in_pieces(model, entity, parameters, representation, body).await;
                 }
-                Some(body)
+                (representation, self.read_body(body).await?)
             }
-            body => body,
-        };
-        let (representation, (bytes, _memory)) = match body {
-            Some(body) => (self.check_content_type(accepted)?, self.read_body(body).await?),
             None => (Representation::Json, (Bytes::new(), None)),
         };
         let request =
@@ -369,6 +365,7 @@ impl Incoming<'_> {
         representation: Representation,
         body: Body,
     ) -> Result<Response<Body>, Problem> {
+        self.check_content_encoding()?;
         let plan = self.entity(model, entity)?;
         let (kind, apart) = objects::mode(&self.method, parameters, false)?;
         if apart {
@@ -420,21 +417,20 @@ impl Incoming<'_> {
 
     // What the body is; JSON where nothing says, and a merge patch is JSON too.
     fn check_content_type(&self, accepted: &'static [&'static str]) -> Result<Representation, Problem> {
-        // What is known was decoded before, and its header taken off.
-        if let Some(coding) =
-            self.headers.get(header::CONTENT_ENCODING).filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
-        {
-            let coding = String::from_utf8_lossy(coding.as_bytes()).into_owned();
-            let detail = format!("The body's Content-Encoding is {coding}; gzip and zstd are taken.");
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-content-encoding", detail));
-        }
-        let Some(value) = self.headers.get(header::CONTENT_TYPE) else { return Ok(Representation::Json) };
-        let media_type = value.to_str().unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-        if accepted.contains(&media_type.as_str()) {
-            return Ok(Representation::of_media_type(&media_type).unwrap_or(Representation::Json));
+        let Some(media_type) = content_type(self.headers) else { return Ok(Representation::Json) };
+        if accepted.iter().any(|accepted| media_type.eq_ignore_ascii_case(accepted)) {
+            return Ok(Representation::of_media_type(media_type).unwrap_or(Representation::Json));
         }
         let detail = format!("The body must be {}.", accepted.join(" or "));
         Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail))
+    }
+
+    // What is known was decoded before, and its header taken off.
+    fn check_content_encoding(&self) -> Result<(), Problem> {
+        let coding = self.headers.get(header::CONTENT_ENCODING).filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+        let Some(coding) = coding else { return Ok(()) };
+        let detail = format!("The body's Content-Encoding is {}; gzip and zstd are taken.", String::from_utf8_lossy(coding.as_bytes()));
+        Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-content-encoding", detail))
     }
 
     fn declared_length(&self) -> Option<u64> {
@@ -452,6 +448,7 @@ impl Incoming<'_> {
 
     // The body, and the memory reserved for it.
     async fn read_body(&self, body: Body) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
+        self.check_content_encoding()?;
         let most = self.service.most_body;
         let too_large = || {
             Problem::new(

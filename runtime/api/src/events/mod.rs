@@ -29,6 +29,7 @@ use crate::database::{Failure, Gate};
 use crate::metrics::Metrics;
 use crate::plan::EntityPlan;
 use crate::problem::Problem;
+use crate::representation::bare;
 use crate::sql;
 use crate::write::text;
 use deliveries::Deliveries;
@@ -234,7 +235,7 @@ fn accepts_event_stream(headers: &HeaderMap) -> bool {
     let mut any = false;
     accepted.any(|range| {
         any = true;
-        let media_type = range.split(';').next().unwrap_or_default().trim();
+        let media_type = bare(range);
         ["*/*", "text/*", EVENT_STREAM].iter().any(|good| media_type.eq_ignore_ascii_case(good))
     }) || !any
 }

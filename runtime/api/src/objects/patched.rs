@@ -18,6 +18,7 @@ use crate::json_patch::{self, Patch, Patched};
 use crate::metrics::Metrics;
 use crate::plan::{EntityPlan, SYSTEM, VERSION};
 use crate::problem::{Intake, Path, Problem};
+use crate::representation::content_type;
 use crate::rows::Rows;
 use crate::sql;
 use crate::transactions::Request;
@@ -28,8 +29,7 @@ const TRIES: u32 = 8;
 
 /// Whether a request's body is a JSON Patch.
 pub fn is_asked(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    media_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(json_patch::MEDIA_TYPE)
+    content_type(headers).is_some_and(|media_type| media_type.eq_ignore_ascii_case(json_patch::MEDIA_TYPE))
 }
 
 /// Patches the object in the path.

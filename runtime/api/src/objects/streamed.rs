@@ -73,14 +73,10 @@ pub async fn write(gate: &Gate, plan: &Arc<EntityPlan>, incoming: Incoming<'_>) 
         // The next piece is read while the database works on this one.
         (transfer, next) = tokio::try_join!(transfer.add(gate, batch), async { reader.batch(pieces.next().await?) })?;
     }
-    let mut counts = Counts::default();
-    let answer = |written: Counts| {
-        counts = written;
-        let answer = Answer::of_counts(&written);
-        (answer.status, serde_json::to_string(&answer).unwrap_or_default())
-    };
-    transfer.commit(pieces.hash(), answer).await.map_err(problem)?;
-    Ok((Answer::of_counts(&counts).into_response(false), counts))
+    let counts = transfer.counts();
+    let answer = Answer::of_counts(&counts);
+    transfer.commit(pieces.hash(), answer.status, &serde_json::to_string(&answer).unwrap_or_default()).await.map_err(problem)?;
+    Ok((answer.into_response(false), counts))
 }
 
 // The key was used before: the rest of the body tells whether it was for this request.

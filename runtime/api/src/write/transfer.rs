@@ -80,7 +80,7 @@ impl Transfer {
             }
             Err(Stop::Culprits(culprits)) => {
                 self.session.roll_back().await;
-                Err(culprits.into_iter().next().map_or_else(Problem::internal, |(_, problem)| problem))
+                Err(only(culprits))
             }
             Err(Stop::Database(error)) => {
                 if attempt.copying {
@@ -95,9 +95,7 @@ impl Transfer {
                 drop(self);
                 let mut questions = gate.session().await.map_err(crate::database::problem)?;
                 Err(match blame::blame(&work, &[0], &mut questions, &error, step).await {
-                    SetFailure::Culprits { culprits, .. } => {
-                        culprits.into_iter().next().map_or_else(Problem::internal, |(_, problem)| problem)
-                    }
+                    SetFailure::Culprits { culprits, .. } => only(culprits),
                     SetFailure::Someone(problem) | SetFailure::Refused(problem) => problem,
                     SetFailure::Nobody(error) => crate::database::problem(error.into()),
                 })
@@ -105,22 +103,27 @@ impl Transfer {
         }
     }
 
-    /// Commits. The answer is made of the counts, and kept for the idempotency key together with what the request was.
+    /// How many objects were written so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Commits. The answer is kept for the idempotency key, together with what the request was.
     ///
     /// # Errors
     /// Where it was not committed, or where that is not known.
-    pub async fn commit(
-        mut self: Box<Self>,
-        request: [u8; 32],
-        answer: impl FnOnce(Counts) -> (u16, String),
-    ) -> Result<(u16, String), Failure> {
-        let (status, answer) = answer(self.counts);
+    pub async fn commit(mut self: Box<Self>, request: [u8; 32], status: u16, answer: &str) -> Result<(), Failure> {
         if let Some(key) = self.unit.keys.first() {
-            self.session.rows(sql::keep_answer_and_request(key, &request, status, &answer)).await?;
+            self.session.rows(sql::keep_answer_and_request(key, &request, status, answer)).await?;
         }
         self.session.commit().await?;
-        Ok((status, answer))
+        Ok(())
     }
+}
+
+// Of one unit there is one problem.
+fn only(culprits: Vec<(u32, Problem)>) -> Problem {
+    culprits.into_iter().next().map_or_else(Problem::internal, |(_, problem)| problem)
 }
 
 fn keep_nothing(_: &Work, _: &[Written], _: &Objects) -> (u16, String) {

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use reqwest::Response;
+use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 use crate::support::Api;
@@ -62,6 +62,13 @@ async fn what_is_not_coded_as_it_says_is_refused() {
         assert!(problem["detail"].as_str().unwrap().contains(word), "{problem}");
     }
     assert_eq!(api.number("SELECT count(*) FROM shop.product").await, 0);
+
+    let id = api.make("/api/shop/products", json!({"title": "Tea"})).await;
+    for media_type in ["application/merge-patch+json", "application/json-patch+json"] {
+        let headers = [("content-type", media_type), ("content-encoding", "br")];
+        let answer = api.send(Method::PATCH, &format!("/api/shop/products/{id}"), &headers, Some("[]".to_owned())).await.expect(415);
+        assert!(answer.json()["type"].as_str().unwrap().ends_with("/unsupported-content-encoding"), "{media_type}: {}", answer.text);
+    }
 }
 
 #[tokio::test]
