@@ -93,11 +93,7 @@ pub fn is_yaml(path: &Path) -> bool {
 /// # Errors
 /// All faults of all files at once, each with its file, resource and field.
 pub fn check(texts: &Texts) -> Result<Resources, Problems> {
-    let mut declared = Declared::default();
-    for (path, text) in texts {
-        declared.add_file(path, text);
-    }
-    declared.resolve()
+    Declared::of(texts).resolve()
 }
 
 /// Checks the models alone, with their imports; what else is declared is passed over.
@@ -105,10 +101,7 @@ pub fn check(texts: &Texts) -> Result<Resources, Problems> {
 /// # Errors
 /// All faults of all files at once, each with its file, resource and field.
 pub fn check_models(texts: &Texts) -> Result<Vec<Model>, Problems> {
-    let mut declared = Declared::default();
-    for (path, text) in texts {
-        declared.add_file(path, text);
-    }
+    let mut declared = Declared::of(texts);
     declared.services.clear();
     declared.resolve().map(|resources| resources.models)
 }
@@ -138,6 +131,14 @@ struct Declared {
 }
 
 impl Declared {
+    fn of(texts: &Texts) -> Self {
+        let mut declared = Self::default();
+        for (path, text) in texts {
+            declared.add_file(path, text);
+        }
+        declared
+    }
+
     fn add_file(&mut self, path: &Path, text: &str) {
         let file = path.display().to_string();
         if !text.lines().any(is_our_version) {

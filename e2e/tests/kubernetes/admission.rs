@@ -32,12 +32,15 @@ fn service(spec: &str) -> String {
 
 // A resource that breaks one rule, and the rule's message.
 fn bad() -> Vec<(String, &'static str)> {
+    let former = "a part has no history of its own and is not deleted by itself: say it of its owner";
     let label = "metadata.name must be a DNS label of at most 40 characters that begins with a letter";
     vec![
         (PLATFORM.replace("name: default", "name: 1st"), label),
         (SHOP.replace("name: shop", "name: a.b"), label),
         (SERVICE.replace("name: audit", &format!("name: {}", "a".repeat(41))), label),
         (model("{name: P, partOf: O, key: [a]}"), "a part has no key of its own: it lives in its owner"),
+        (model("{name: P, partOf: O, history: true}"), former),
+        (model("{name: P, partOf: O, softDelete: true}"), former),
         (attribute("type: decimal, scale: 2"), "scale needs precision"),
         (attribute("type: decimal, precision: 2, scale: 3"), "scale can't be larger than precision"),
         (attribute("type: integer, minimum: 2, maximum: 1"), "minimum can't be larger than maximum"),
