@@ -11,6 +11,7 @@ pub mod docs;
 pub mod embed;
 pub mod etag;
 pub mod events;
+pub mod gathering;
 pub mod history;
 pub mod json_patch;
 pub mod metrics;
@@ -52,6 +53,7 @@ use tower_http::decompression::{DecompressionBody, RequestDecompressionLayer};
 
 use crate::database::Gate;
 use crate::events::{EventOptions, Subscriptions};
+use crate::gathering::Gathering;
 use crate::metrics::Metrics;
 use crate::plan::PlanCache;
 use crate::server::Service;
@@ -60,6 +62,8 @@ use crate::server::Service;
 const PATIENCE: Duration = Duration::from_secs(5);
 // Requests that wait for a place at the database, at the most; more are sent away at once.
 const MOST_WAITING: usize = 512;
+// Requests of one object each that wait to be done together, at the most.
+const MOST_GATHERED: usize = 4096;
 // How often the database is asked whether it is there, for `/readyz`.
 const PROBE: Duration = Duration::from_secs(2);
 
@@ -176,6 +180,8 @@ async fn begin_service(
         plans: PlanCache::default(),
         gate: gate.clone(),
         streams: Gate::new(pool.clone(), stream_places, MOST_WAITING, PATIENCE),
+        readings: Gathering::new(MOST_GATHERED),
+        writings: Gathering::new(MOST_GATHERED),
         budget: Arc::new(Semaphore::new(budget.min(Semaphore::MAX_PERMITS))),
         most_body: options.max_body,
         subscriptions,

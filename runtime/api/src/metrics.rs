@@ -112,7 +112,7 @@ impl Metrics {
     pub fn wrote(&self, outcomes: &Outcomes) {
         for outcome in outcomes.units.iter().flatten() {
             let effect = match outcome {
-                UnitOutcome::Done(written) => {
+                UnitOutcome::Done { written, .. } => {
                     let of = |effect| written.iter().filter(|written| written.effect == effect).count() as u64;
                     self.count("created", of(Effect::Created));
                     self.count("updated", of(Effect::Updated));

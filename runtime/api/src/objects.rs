@@ -4,6 +4,7 @@ mod apart;
 pub mod patched;
 mod preconditions;
 pub mod streamed;
+pub mod together;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -111,7 +112,7 @@ fn whole(request: &WriteRequest<'_>, mut batch: Batch, place: Place) -> Result<R
         unit.key_texts.push(key);
         unit.request = Some(request_hash(request));
     }
-    let work = Work { batches: vec![batch], units: vec![unit], place, want_objects, keep };
+    let work = Work { batches: vec![batch], units: vec![unit], place, want_objects, of_strangers: false, keep };
     Ok(Request { work, failed: Vec::new() })
 }
 
@@ -316,8 +317,13 @@ pub fn respond(work: &Work, mut outcomes: Outcomes, put_if_absent: bool) -> Resu
     if work.place == Place::Unit {
         return Ok(apart::respond(outcomes));
     }
-    match outcomes.units.pop().flatten() {
-        Some(UnitOutcome::Done(written)) => Ok(Answer::of(work, &written, &outcomes.objects).into_response(false)),
+    respond_to(work, outcomes.units.pop().flatten(), put_if_absent)
+}
+
+// The answer to a request that is one unit.
+fn respond_to(work: &Work, outcome: Option<UnitOutcome>, put_if_absent: bool) -> Result<Response<Body>, Problem> {
+    match outcome {
+        Some(UnitOutcome::Done { written, objects }) => Ok(Answer::of(work, &written, &objects).into_response(false)),
         Some(UnitOutcome::Replayed { answer, .. }) => replay(&answer),
         Some(UnitOutcome::Failed(mut problem)) => {
             if put_if_absent && problem.kind == "unique" {

@@ -1,25 +1,29 @@
 //! Reading objects: one, a page of a list, or a whole list as a stream.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use autonomy_crds::names::AS_OF;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use sqlx::Row;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::aggregate::{self, AggregateQuery};
 use crate::database::{Failure, Gate, Meaning, Session, meaning};
 use crate::embed::{self, Layout};
 use crate::etag;
+use crate::gathering::Gathering;
 use crate::history;
 use crate::plan::{EntityPlan, Plans, VERSION};
 use crate::problem::{Fault, Faults, Problem};
 use crate::query::{self, DEFAULT_LIMIT, ListQuery, MOST_LIMIT};
 use crate::representation::{Representation, RowWriter};
 use crate::sql;
-use crate::write::text;
+use crate::write::{self, text};
 
 // A page ends early when it grows beyond this; the next page goes on from there.
 pub(crate) const MOST_PAGE_BYTES: usize = 32 * 1024 * 1024;
@@ -30,18 +34,37 @@ const PIECES: usize = 4;
 /// The header that says where in the log a streamed list is.
 pub const POSITION_HEADER: &str = "autonomy-position";
 
+/// A read of one object in a group of them.
+pub struct Reading {
+    id: [u8; 16],
+    reply: oneshot::Sender<Option<Found>>,
+}
+
+// An object, and its version as text.
+#[derive(Clone)]
+struct Found {
+    version: String,
+    json: Bytes,
+}
+
 /// One object.
 ///
 /// # Errors
 /// Where there is none, or it can't be read.
 pub async fn one(
     gate: &Gate,
+    readings: &Arc<Gathering<usize, Reading>>,
     plans: &Plans,
-    plan: &EntityPlan,
+    plan: &Arc<EntityPlan>,
     id: Uuid,
     parameters: &[(String, String)],
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Failure> {
+    if parameters.is_empty()
+        && let Some(found) = one_of_many(gate, readings, plan, id).await?
+    {
+        return respond(&found.version, headers, true, || found.json);
+    }
     let mut columns: Vec<usize> = (0..plan.columns.len()).collect();
     let mut embedded = Vec::new();
     let mut moment = None;
@@ -72,22 +95,64 @@ pub async fn one(
     };
     drop(session);
     let texts = texts(row)?;
-    let version = texts[asked].unwrap_or_default();
+    // The version is the object's own: it does not tell whether what is embedded has changed.
+    respond(texts[asked].unwrap_or_default(), headers, embedded.is_empty(), || {
+        let mut json = Vec::with_capacity(512);
+        Layout::new(plan, &columns[..asked], &embedded, columns.len()).write(&texts, &mut json);
+        json.into()
+    })
+}
+
+// The object, read together with those that others ask for; none where it is not there, or could not be read so.
+async fn one_of_many(
+    gate: &Gate,
+    readings: &Arc<Gathering<usize, Reading>>,
+    plan: &Arc<EntityPlan>,
+    id: Uuid,
+) -> Result<Option<Found>, Problem> {
+    let (reply, replied) = oneshot::channel();
+    let (gate, group_plan) = (gate.clone(), plan.clone());
+    let work = move |group| read_group(gate.clone(), group_plan.clone(), group);
+    match readings.submit(Arc::as_ptr(plan) as usize, Reading { id: id.into_bytes(), reply }, work) {
+        Ok(()) => Ok(replied.await.ok().flatten()),
+        Err(_) => Err(Problem::unavailable("Too many requests are waiting for the database; try again.")),
+    }
+}
+
+async fn read_group(gate: Gate, plan: Arc<EntityPlan>, group: Vec<Reading>) {
+    let ids: Vec<[u8; 16]> = group.iter().map(|reading| reading.id).collect();
+    // Where it fails, each reads for itself, and is told why.
+    let found = read_many(&gate, &plan, &ids).await.unwrap_or_default();
+    for Reading { id, reply } in group {
+        // Who asked may be gone.
+        let _ = reply.send(found.get(&id).cloned());
+    }
+}
+
+async fn read_many(gate: &Gate, plan: &EntityPlan, ids: &[[u8; 16]]) -> Result<HashMap<[u8; 16], Found>, Failure> {
+    let columns: Vec<usize> = (0..plan.columns.len()).collect();
+    let rows = gate.session().await?.rows(sql::objects(plan, ids, &columns)).await?;
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let version = text(row, 1 + VERSION)?.unwrap_or_default().to_owned();
+        found.insert(write::id(row, 0)?, Found { version, json: write::object(plan, row, 1)?.into() });
+    }
+    Ok(found)
+}
+
+// An object with its ETag, or that the client has it; `tells` where the version says all.
+fn respond(version: &str, headers: &HeaderMap, tells: bool, json: impl FnOnce() -> Bytes) -> Result<Response<Body>, Failure> {
     let etag = HeaderValue::from_str(&format!("\"{version}\"")).map_err(|_| Problem::internal())?;
     let known = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok()).is_some_and(|tags| {
         tags.trim() == "*" || tags.split(',').any(|tag| etag::version_of(tag).is_some_and(|known| known.to_string() == version))
     });
-    // The version is the object's own: it does not tell whether what is embedded has changed.
-    let known = known && embedded.is_empty();
     let mut response = Response::new(Body::empty());
     response.headers_mut().insert(header::ETAG, etag);
-    if known {
+    if known && tells {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
     }
-    let mut json = Vec::with_capacity(512);
-    Layout::new(plan, &columns[..asked], &embedded, columns.len()).write(&texts, &mut json);
-    *response.body_mut() = Body::from(json);
+    *response.body_mut() = Body::from(json());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }

@@ -71,6 +71,13 @@ impl Rows {
         self.put(column, Cell { start: 0, length: -1 });
     }
 
+    /// Adds the rows of another list of the same columns.
+    pub fn append(&mut self, other: &Self) {
+        let moved = self.arena.len() as u32;
+        self.arena.extend_from_slice(&other.arena);
+        self.cells.extend(other.cells.iter().map(|cell| Cell { start: cell.start + moved, length: cell.length }));
+    }
+
     fn put(&mut self, column: usize, cell: Cell) {
         let at = self.cells.len() - self.width + column;
         self.cells[at] = cell;

@@ -15,10 +15,13 @@ use uuid::Uuid;
 
 use crate::database::{Failure, Gate, Meaning, meaning, problem};
 use crate::events::{SubscribeRequest, Subscriptions};
+use crate::gathering::Gathering;
 use crate::metrics::Metrics;
+use crate::objects::together::{GroupKind, Writing};
 use crate::objects::{self, WriteRequest, streamed};
 use crate::plan::{EntityPlan, ModelPlan, PlanCache, Plans};
 use crate::problem::Problem;
+use crate::reading::Reading;
 use crate::representation::{Representation, content_type};
 use crate::{aggregate, body, docs, history, json_patch, query, reading, transactions, write};
 
@@ -42,6 +45,10 @@ pub struct Service {
     pub gate: Gate,
     /// The way to the database for streamed lists, which hold their connection long.
     pub streams: Gate,
+    /// Reads of one object each, done together where they come together.
+    pub readings: Arc<Gathering<usize, Reading>>,
+    /// Writes of one object each, done together where they come together.
+    pub writings: Arc<Gathering<GroupKind, Writing>>,
     /// Memory for bodies that are being worked on, in KiB.
     pub budget: Arc<Semaphore>,
     /// The largest body, in bytes.
@@ -209,7 +216,8 @@ impl Incoming<'_> {
                     Method::GET | Method::HEAD => {
                         self.again_when_stale(|plans| async move {
                             let plan = entity_of(&plans, model, entity)?;
-                            reading::one(&self.service.gate, &plans, &plan, id, &query::parameters(self.query)?, self.headers).await
+                            let Service { gate, readings, .. } = self.service;
+                            reading::one(gate, readings, &plans, &plan, id, &query::parameters(self.query)?, self.headers).await
                         })
                         .await
                     }
@@ -324,9 +332,8 @@ impl Incoming<'_> {
         self.again_when_stale(|plans| async move {
             let plan = entity_of(&plans, model, entity)?;
             let read = objects::read(request, &plan)?;
-            let outcomes = write::apply(&self.service.gate, &read.work, read.failed).await?;
-            self.service.metrics.wrote(&outcomes);
-            Ok(objects::respond(&read.work, outcomes, put_if_absent)?)
+            let Service { gate, writings, metrics, .. } = self.service;
+            objects::together::write(writings, gate, metrics, &plan, (request, read), put_if_absent).await
         })
         .await
     }

@@ -68,7 +68,14 @@ pub fn read(text: &str, plans: &Plans, key: Option<&str>) -> Result<Request, Pro
     }
     let mut reader = Reader { plans, batches: Vec::new(), by_kind: HashMap::new(), operations: 0, unconditional: Vec::new() };
     let mut request = Request {
-        work: Work { batches: Vec::new(), units: Vec::with_capacity(units.len()), place: Place::Operation, want_objects: false, keep },
+        work: Work {
+            batches: Vec::new(),
+            units: Vec::with_capacity(units.len()),
+            place: Place::Operation,
+            want_objects: false,
+            of_strangers: false,
+            keep,
+        },
         failed: Vec::with_capacity(units.len()),
     };
     for (index, raw) in units.iter().enumerate() {
@@ -515,7 +522,7 @@ pub fn answer(outcomes: Outcomes) -> Vec<u8> {
             body.push(b',');
         }
         let entry = match outcome {
-            Some(UnitOutcome::Done(written)) => json!({"status": 200, "replayed": false, "results": results(&written)}),
+            Some(UnitOutcome::Done { written, .. }) => json!({"status": 200, "replayed": false, "results": results(&written)}),
             Some(UnitOutcome::Replayed { status, answer }) => {
                 json!({"status": status, "replayed": true, "results": serde_json::from_str::<Json>(&answer).unwrap_or_default()})
             }

@@ -22,7 +22,7 @@ use crate::problem::{Fault, PartReference, Problem};
 use crate::rows::Rows;
 use crate::sql::Condition;
 use attempt::{Attempt, Outcome};
-pub use attempt::{object, text};
+pub use attempt::{id, object, text};
 pub use order::{needed_by, sequence};
 
 // A set that meets deadlocks or serialization failures is tried so often.
@@ -152,6 +152,8 @@ pub struct Work {
     pub place: Place,
     /// Whether the objects as they then are, are answered.
     pub want_objects: bool,
+    /// Whether the units are of different clients. Those of them that would hold up the others stay without an outcome, to be done alone.
+    pub of_strangers: bool,
     /// How a unit's answer is kept for its idempotency keys: status and JSON.
     pub keep: fn(&Work, &[Written], &Objects) -> (u16, String),
 }
@@ -238,7 +240,12 @@ impl Written {
 #[derive(Clone, Debug)]
 pub enum UnitOutcome {
     /// Its operations were done.
-    Done(Vec<Written>),
+    Done {
+        /// What became of each of them.
+        written: Vec<Written>,
+        /// The objects as they were then, where they are wanted: of all units that were done in one transaction.
+        objects: Arc<Objects>,
+    },
     /// Its idempotency keys were used before: the answer given then.
     Replayed {
         /// Its status.
@@ -253,13 +260,11 @@ pub enum UnitOutcome {
 /// Objects as JSON, by batch and id.
 pub type Objects = HashMap<(u32, [u8; 16]), Vec<u8>>;
 
-/// What became of the units, and the objects where they are wanted.
+/// What became of the units.
 #[derive(Debug, Default)]
 pub struct Outcomes {
     /// Each unit's outcome.
     pub units: Vec<Option<UnitOutcome>>,
-    /// The objects written.
-    pub objects: Objects,
 }
 
 impl Outcomes {
@@ -270,12 +275,13 @@ impl Outcomes {
     }
 }
 
-/// Applies units, each for itself, in as few transactions as can be. Units in `skip` have failed before.
+/// Applies units, each for itself, in as few transactions as can be. Units in `skip` have failed before. Only units of strangers can be left
+/// without an outcome; nothing of them was written then.
 ///
 /// # Errors
 /// When the tables turn out to be other than the plans, before anything was written.
 pub async fn apply(gate: &Gate, work: &Work, skip: Vec<Option<Problem>>) -> Result<Outcomes, Failure> {
-    let mut written = Outcomes { units: skip.into_iter().map(|problem| problem.map(UnitOutcome::Failed)).collect(), ..Outcomes::default() };
+    let mut written = Outcomes { units: skip.into_iter().map(|problem| problem.map(UnitOutcome::Failed)).collect() };
     written.units.resize_with(work.units.len(), || None);
     let active: Vec<u32> = (0..work.units.len() as u32).filter(|unit| written.units[*unit as usize].is_none()).collect();
     let order = order::Order::of(work, &active);
@@ -290,7 +296,6 @@ pub async fn apply(gate: &Gate, work: &Work, skip: Vec<Option<Problem>>) -> Resu
                     for (unit, outcome) in done.units {
                         written.units[unit as usize] = Some(outcome);
                     }
-                    written.objects.extend(done.objects);
                 }
                 Err(SetFailure::Culprits { culprits, by_data }) => {
                     let blamed = |unit: &u32| culprits.iter().any(|(culprit, _)| culprit == unit);
@@ -309,6 +314,7 @@ pub async fn apply(gate: &Gate, work: &Work, skip: Vec<Option<Problem>>) -> Resu
                         sets.push(Set { units: rest, last: set.last });
                     }
                 }
+                Err(SetFailure::Apart(_)) => {}
                 Err(SetFailure::Someone(_)) if set.units.len() > 1 => sets.extend(halves(&set.units, set.last)),
                 Err(SetFailure::Nobody(error)) if !committed && meaning(&error) == Meaning::Stale => return Err(error.into()),
                 Err(SetFailure::Nobody(error)) => written.fail(&set.units, &problem(error.into())),
@@ -342,6 +348,8 @@ enum SetFailure {
     Nobody(sqlx::Error),
     // Not even begun.
     Refused(Problem),
+    // Strangers, of whom one met another transaction.
+    Apart(sqlx::Error),
 }
 
 async fn try_set(gate: &Gate, work: &Work, order: &order::Order, set: &[u32]) -> Result<Outcome, SetFailure> {
@@ -364,6 +372,9 @@ async fn try_set(gate: &Gate, work: &Work, order: &order::Order, set: &[u32]) ->
             Meaning::Conflict => {
                 session.roll_back().await;
                 drop(session);
+                if work.of_strangers && set.len() > 1 {
+                    return Err(SetFailure::Apart(error));
+                }
                 tries += 1;
                 if tries >= TRIES {
                     return Err(SetFailure::Nobody(error));

@@ -45,7 +45,7 @@ pub fn read(
         None => unconditional.binary_search(&row).is_ok().then(|| preconditions::required_of(&batch.plan, &[row])),
     });
     let failed = failed.collect();
-    Ok(Request { work: Work { batches: vec![batch], units, place: Place::Unit, want_objects: false, keep }, failed })
+    Ok(Request { work: Work { batches: vec![batch], units, place: Place::Unit, want_objects: false, of_strangers: false, keep }, failed })
 }
 
 fn row_status(written: &Written) -> u16 {
@@ -74,7 +74,9 @@ pub fn respond(outcomes: Outcomes) -> Response<Body> {
         let replayed = matches!(outcome, Some(UnitOutcome::Replayed { .. }));
         replayed_all &= replayed;
         rows.push(match outcome {
-            Some(UnitOutcome::Done(written)) => written.first().map_or(json!({}), |row| entry(row_status(row), transactions::result(row))),
+            Some(UnitOutcome::Done { written, .. }) => {
+                written.first().map_or(json!({}), |row| entry(row_status(row), transactions::result(row)))
+            }
             Some(UnitOutcome::Replayed { status, answer }) => entry(status, serde_json::from_str(&answer).unwrap_or_default()),
             Some(UnitOutcome::Failed(problem)) => transactions::failed(&problem),
             None => transactions::failed(&Problem::internal()),

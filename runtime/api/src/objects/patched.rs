@@ -53,7 +53,7 @@ pub async fn write(gate: &Gate, metrics: &Metrics, request: &WriteRequest<'_>, p
         // The first answer is given again, whatever became of the object since.
         if let Some(answer) = kept {
             let replayed = UnitOutcome::Replayed { status: 200, answer: answer.clone() };
-            metrics.wrote(&Outcomes { units: vec![Some(replayed)], ..Outcomes::default() });
+            metrics.wrote(&Outcomes { units: vec![Some(replayed)] });
             return Ok(replay(&answer)?);
         }
         let Some(present) = present else {

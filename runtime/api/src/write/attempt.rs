@@ -1,6 +1,7 @@
 //! One attempt to write a set of units in one transaction.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use autonomy_crds::event::{TransactionContext, UnitContext, WriteContext};
 use axum::http::StatusCode;
@@ -23,6 +24,8 @@ const COPY_ROWS: usize = 32;
 
 /// How transactions that write begin.
 pub const BEGIN: &str = "BEGIN";
+// Strangers do not wait for the locks of one of them.
+const BEGIN_OF_STRANGERS: &str = "BEGIN; SET LOCAL lock_timeout = '50ms'";
 
 /// Why an attempt stopped.
 pub enum Stop {
@@ -43,8 +46,6 @@ impl From<sqlx::Error> for Stop {
 pub struct Outcome {
     /// Each unit's outcome.
     pub units: Vec<(u32, UnitOutcome)>,
-    /// The objects, where wanted.
-    pub objects: Objects,
     /// Whether something was written.
     pub committed: bool,
 }
@@ -95,11 +96,12 @@ impl<'a> Attempt<'a> {
 
     /// Writes the units, or nothing.
     pub async fn run(&mut self, session: &mut Session) -> Result<Outcome, Stop> {
+        self.answered = self.answered_at_once();
         if self.is_one_statement() {
             return self.run_one_statement(session).await;
         }
         let mut outcome = Outcome::default();
-        session.begin(BEGIN).await?;
+        session.begin(if self.work.of_strangers && self.units.len() > 1 { BEGIN_OF_STRANGERS } else { BEGIN }).await?;
         self.take_keys(session, &mut outcome).await?;
         if self.units.is_empty() {
             // Keys were at the most given back: there is nothing to keep.
@@ -108,15 +110,32 @@ impl<'a> Attempt<'a> {
         }
         self.tell_context(session).await?;
         self.apply_all(session).await?;
-        if self.work.want_objects {
-            self.read_objects(session, &mut outcome).await?;
+        if self.work.want_objects && self.objects.is_empty() {
+            self.read_objects(session).await?;
         }
         let done: Vec<(u32, Vec<Written>)> = self.units.iter().map(|unit| (*unit, self.written(*unit))).collect();
-        self.keep_answers(session, &done, &outcome.objects).await?;
+        let objects = Arc::new(std::mem::take(&mut self.objects));
+        self.keep_answers(session, &done, &objects).await?;
         session.commit().await?;
         outcome.committed = true;
-        outcome.units.extend(done.into_iter().map(|(unit, written)| (unit, UnitOutcome::Done(written))));
+        outcome.units.extend(done.into_iter().map(|(unit, written)| (unit, UnitOutcome::Done { written, objects: objects.clone() })));
         Ok(outcome)
+    }
+
+    // The columns that are answered by the statement that writes them: where each object is written by one statement, and by one only.
+    fn answered_at_once(&self) -> Vec<usize> {
+        let [batch] = &self.work.batches[..] else { return Vec::new() };
+        let at_once = match batch.kind {
+            Kind::Create => !self.copies(batch.rows.len()),
+            Kind::CreateOrUpdate | Kind::Put | Kind::Patch => batch.rows.len() == 1,
+            Kind::CreateOrIgnore | Kind::Delete => false,
+        };
+        if at_once && self.work.want_objects { (0..batch.plan.columns.len()).collect() } else { Vec::new() }
+    }
+
+    // Whether so many new rows go by COPY. A refused COPY costs the connection: too much for what one of many strangers did wrong.
+    fn copies(&self, rows: usize) -> bool {
+        rows >= COPY_ROWS && !self.work.of_strangers
     }
 
     // Whether all there is to do is one statement, which is a transaction by itself.
@@ -129,22 +148,23 @@ impl<'a> Attempt<'a> {
         match batch.kind {
             // Objects that must come one after the other are of several levels, and so of several statements.
             Kind::Create => (1..COPY_ROWS).contains(&batch.rows.len()) && self.steps().len() == 1,
-            Kind::CreateOrUpdate => batch.rows.len() == 1,
-            Kind::Put => batch.rows.len() == 1 && !batch.plan.entity().require_if_match,
+            // What would be left as it is, is not answered by the statement.
+            Kind::CreateOrUpdate => {
+                batch.rows.len() == 1 && by_columns(batch, &[0]).iter().any(|(columns, _)| gives_more_than_key(batch, columns))
+            }
+            Kind::Put => batch.rows.len() == 1 && !sql::own_columns(&batch.plan).is_empty() && !batch.plan.entity().require_if_match,
             Kind::Patch => batch.rows.len() == 1 && !gives_nothing(batch, 0) && !gives_objects(batch, 0),
             Kind::CreateOrIgnore | Kind::Delete => false,
         }
     }
 
     async fn run_one_statement(&mut self, session: &mut Session) -> Result<Outcome, Stop> {
-        if self.work.want_objects {
-            self.answered = (0..self.work.batches[0].plan.columns.len()).collect();
-        }
         session.busy(true);
         self.apply_all(session).await?;
         session.busy(false);
-        let units = self.units.iter().map(|unit| (*unit, UnitOutcome::Done(self.written(*unit)))).collect();
-        Ok(Outcome { units, objects: std::mem::take(&mut self.objects), committed: true })
+        let objects = Arc::new(std::mem::take(&mut self.objects));
+        let done = |unit: &u32| (*unit, UnitOutcome::Done { written: self.written(*unit), objects: objects.clone() });
+        Ok(Outcome { units: self.units.iter().map(done).collect(), committed: true })
     }
 
     fn take_object(&mut self, step: &Step, answer: &PgRow, first: usize) -> Result<(), sqlx::Error> {
@@ -307,7 +327,7 @@ impl<'a> Attempt<'a> {
     async fn apply(&mut self, session: &mut Session, step: &Step) -> Result<(), Stop> {
         let batch = &self.work.batches[step.batch as usize];
         match batch.kind {
-            Kind::Create if step.rows.len() >= COPY_ROWS => self.copy(session, batch, step).await,
+            Kind::Create if self.copies(step.rows.len()) => self.copy(session, batch, step).await,
             Kind::Create => self.insert(session, batch, step, &step.rows, &Conflict::Fail).await,
             Kind::CreateOrIgnore => self.insert(session, batch, step, &step.rows, &Conflict::Ignore).await,
             Kind::CreateOrUpdate => {
@@ -598,7 +618,7 @@ impl<'a> Attempt<'a> {
         if culprits.is_empty() { Ok(()) } else { Err(Stop::Culprits(culprits.into_iter().collect())) }
     }
 
-    async fn read_objects(&self, session: &mut Session, outcome: &mut Outcome) -> Result<(), Stop> {
+    async fn read_objects(&mut self, session: &mut Session) -> Result<(), Stop> {
         for (index, batch) in self.work.batches.iter().enumerate() {
             if batch.kind == Kind::Delete {
                 continue;
@@ -606,7 +626,7 @@ impl<'a> Attempt<'a> {
             let ids: Vec<[u8; 16]> = self.results[index].iter().flatten().map(|written| written.id).collect();
             let columns: Vec<usize> = (0..batch.plan.columns.len()).collect();
             for answer in session.rows(sql::objects(&batch.plan, &ids, &columns)).await? {
-                outcome.objects.insert((index as u32, id(&answer, 0)?), object(&batch.plan, &answer, 1)?);
+                self.objects.insert((index as u32, id(&answer, 0)?), object(&batch.plan, &answer, 1)?);
             }
         }
         Ok(())
@@ -641,6 +661,10 @@ fn given_object(batch: &Batch, row: u32, column: usize) -> Option<&str> {
         }
         _ => None,
     }
+}
+
+fn gives_more_than_key(batch: &Batch, columns: &[usize]) -> bool {
+    columns.iter().any(|column| !batch.plan.key.contains(column))
 }
 
 fn gives_objects(batch: &Batch, row: u32) -> bool {

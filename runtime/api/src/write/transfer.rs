@@ -31,7 +31,14 @@ impl Transfer {
     /// Where there is no connection to be had, or the database refuses.
     pub async fn begin(gate: &Gate, unit: Unit) -> Result<Begun, Failure> {
         let mut session = gate.session().await?;
-        let work = Work { batches: Vec::new(), units: vec![unit], place: Place::Item, want_objects: false, keep: keep_nothing };
+        let work = Work {
+            batches: Vec::new(),
+            units: vec![unit],
+            place: Place::Item,
+            want_objects: false,
+            of_strangers: false,
+            keep: keep_nothing,
+        };
         let order = Order::default();
         let mut attempt = Attempt::new(&work, &order, &[0]);
         session.begin(BEGIN).await?;
@@ -66,8 +73,14 @@ impl Transfer {
         batch.owners = (0..count).map(|operation| Owner { unit: 0, operation }).collect();
         let operations = (0..count).map(|row| (0, row)).collect();
         let unit = Unit { operations, ..Unit::default() };
-        let work =
-            Work { batches: vec![batch], units: vec![unit], place: Place::LaterItem(self.rows), want_objects: false, keep: keep_nothing };
+        let work = Work {
+            batches: vec![batch],
+            units: vec![unit],
+            place: Place::LaterItem(self.rows),
+            want_objects: false,
+            of_strangers: false,
+            keep: keep_nothing,
+        };
         let order = Order::of(&work, &[0]);
         let mut attempt = Attempt::new(&work, &order, &[0]);
         match attempt.apply_all(&mut self.session).await {
@@ -97,7 +110,7 @@ impl Transfer {
                 Err(match blame::blame(&work, &[0], &mut questions, &error, step).await {
                     SetFailure::Culprits { culprits, .. } => only(culprits),
                     SetFailure::Someone(problem) | SetFailure::Refused(problem) => problem,
-                    SetFailure::Nobody(error) => crate::database::problem(error.into()),
+                    SetFailure::Nobody(error) | SetFailure::Apart(error) => crate::database::problem(error.into()),
                 })
             }
         }

@@ -18,5 +18,6 @@ mod new_references;
 mod objects;
 mod preconditions;
 mod row_by_row;
+mod side_by_side;
 mod support;
 mod transactions;
