@@ -45,7 +45,7 @@ pub struct Options {
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
     /// The folder with the case's YAML.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.."))]
+    #[arg(long, default_value = "examples/retail-loyalty")]
     pub example: PathBuf,
     /// Where the stand-ins listen.
     #[command(flatten)]
