@@ -1,5 +1,5 @@
 //! The command `autonomy`: everything on one machine (`local`), how resources stand in a cluster (`status`), events and dead letters (`events`,
-//! `dead-letters`), and what a change of models would do (`model`). Installed as `kubectl-autonomy` it is `kubectl autonomy`.
+//! `dead-letters`), services (`service`), and what a change of models would do (`model`). Installed as `kubectl-autonomy` it is `kubectl autonomy`.
 
 use std::process::ExitCode;
 
@@ -11,8 +11,11 @@ pub mod dead_letters;
 pub mod events;
 pub mod local;
 pub mod model;
+mod moment;
 pub mod place;
+mod rate;
 pub mod resources;
+pub mod service;
 pub mod status;
 
 /// The data-autonomy platform on this machine, and tools for it.
@@ -35,6 +38,8 @@ pub enum Action {
     Events(events::Command),
     /// Looks at events that could not be handled, and hands them to their service again.
     DeadLetters(dead_letters::Command),
+    /// Works with MicroServices: hands events of the past to them once more.
+    Service(service::Command),
     /// Looks at what a change of DataModels would do.
     Model(model::Command),
 }
@@ -54,6 +59,9 @@ pub enum Error {
     /// `autonomy dead-letters`.
     #[error(transparent)]
     DeadLetters(#[from] dead_letters::DeadLetterError),
+    /// `autonomy service`.
+    #[error(transparent)]
+    Service(#[from] service::ReplayError),
     /// `autonomy model`.
     #[error(transparent)]
     Model(#[from] model::ModelError),
@@ -83,6 +91,7 @@ impl Command {
             Action::Status(command) => command.run().await.map(|()| ExitCode::SUCCESS).map_err(Error::from),
             Action::Events(command) => command.run().await.map(|()| ExitCode::SUCCESS).map_err(Error::from),
             Action::DeadLetters(command) => command.run().await.map(|()| ExitCode::SUCCESS).map_err(Error::from),
+            Action::Service(command) => command.run().await.map(|()| ExitCode::SUCCESS).map_err(Error::from),
             Action::Model(command) => command.run().await.map_err(Error::from),
         }
     }

@@ -57,11 +57,14 @@ fn write(folder: &Path, name: &str, text: &str) {
 }
 
 fn dead_letters(local: &Local, arguments: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_autonomy"));
-    command.arg("dead-letters").args(arguments).arg("--data-dir").arg(&local.data_dir).env_remove("AUTONOMY_NATS_URL");
-    let output = command.output().unwrap();
+    let output = run(local, &[&["dead-letters"], arguments].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+fn run(local: &Local, arguments: &[&str]) -> std::process::Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_autonomy"));
+    command.args(arguments).arg("--data-dir").arg(&local.data_dir).env_remove("AUTONOMY_NATS_URL").output().unwrap()
 }
 
 fn listed(local: &Local) -> Vec<Value> {
@@ -137,4 +140,70 @@ async fn what_a_service_could_not_handle_is_listed_and_handled_after_its_edit_an
     let mut once = Local::spawn(folder, &["--once"]);
     assert!(once.end().await.success());
     once.wait_for("everything is done").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_are_selected_edited_and_discarded_and_events_of_the_past_are_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write(folder, "clinic.yaml", MODEL);
+    write(folder, "greeter.yaml", GREETER);
+    let mut local = Local::start(folder, &[]).await;
+    for (name, ward) in [("Ada", "west"), ("Bo", "closed"), ("Cy", "closed"), ("Di", "busy")] {
+        let (status, answer) = local.post("/api/clinic/patients", json!({"name": name, "ward": ward})).await;
+        assert_eq!(status, 201, "{answer}");
+    }
+    let letters = until("three dead letters", || async { Some(listed(&local)).filter(|letters| letters.len() == 3) }).await;
+    let selected = |arguments: &[&str]| dead_letters(&local, &[&["list", "-o", "json"], arguments].concat()).lines().count();
+    assert_eq!(selected(&["--error", "WARD IS CLOSED", "--entity", "clinic.Patient"]), 2);
+    assert_eq!(selected(&["--since", "1h", "--service", "greeter"]), 3);
+    assert_eq!(selected(&["--until", "1h"]), 0);
+    assert_eq!(selected(&["--entity", "Doctor"]), 0);
+
+    // What is only tried out changes nothing.
+    assert_eq!(dead_letters(&local, &["discard", "--all", "--error", "busy", "--dry-run"]).matches("would be discarded").count(), 1);
+    assert_eq!(dead_letters(&local, &["redrive", "--all", "--dry-run"]).matches("would be handed over").count(), 3);
+    assert_eq!(listed(&local).len(), 3);
+    assert_eq!(dead_letters(&local, &["discard", "--all", "--error", "busy"]).matches("is discarded").count(), 1);
+    assert_eq!(listed(&local).len(), 2);
+
+    // An edited object is what the service then sees.
+    let event = letters[0]["eventId"].as_str().unwrap();
+    let shown: Value = serde_json::from_str(&dead_letters(&local, &["show", "-o", "json", event])).unwrap();
+    let mut data = shown["data"].clone();
+    data["ward"] = json!("west");
+    let file = folder.join("edited.json");
+    let text = data.to_string();
+    for (wrong, told) in [(text.replace(data["id"].as_str().unwrap(), "another"), "id must be"), ("[1]".to_owned(), "no JSON object")] {
+        std::fs::write(&file, wrong).unwrap();
+        let output = run(&local, &["dead-letters", "redrive", event, "--data", file.to_str().unwrap()]);
+        assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains(told), "{output:?}");
+    }
+    std::fs::write(&file, text).unwrap();
+    dead_letters(&local, &["redrive", event, "--rate", "10", "--data", file.to_str().unwrap()]);
+    until("the edited one is greeted", || async {
+        let greeted = local.get("/api/clinic/patients?name.like=*(greeted)&sort=name").await;
+        (greeted.as_array().unwrap().len() == 2).then_some(())
+    })
+    .await;
+
+    // A replay does nothing twice; under a name of its own it does.
+    let replay = |arguments: &[&str]| {
+        let output = run(&local, &[&["service", "replay", "greeter", "--from", "1h"], arguments].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(replay(&["--dry-run"]), "4 events would be handed to greeter once more\n");
+    assert_eq!(replay(&[]), "4 events are handed to greeter once more\n");
+    until("the replayed ones have failed again", || async { (listed(&local).len() == 3).then_some(()) }).await;
+    assert_eq!(replay(&["--as", "once-more"]), "4 events are handed to greeter once more\n");
+    let ada = until("Ada is greeted once more", || async {
+        let ada = local.get("/api/clinic/patients?name=Ada%20(greeted)").await[0].clone();
+        (ada["version"] != 2).then_some(ada)
+    })
+    .await;
+    assert_eq!(ada["version"], 3);
+    let output = run(&local, &["service", "replay", "nobody", "--from", "1h"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nobody has no consumer"), "{output:?}");
+    local.stop().await;
 }

@@ -245,6 +245,9 @@ pub fn dead_letter_subject(namespace: &str, service: &str, event_id: &str) -> St
     format!("autonomy.{namespace}._dead_letters.{service}.{event_id}")
 }
 
+/// The header of an event that a person has replayed for a service, so that it takes effect once more: the replay's name.
+pub const REPLAY_HEADER: &str = "autonomy-replay";
+
 /// The header of retries and dead letters that carries their [`DeliveryHistory`], as JSON.
 pub const HISTORY_HEADER: &str = "autonomy-history";
 
@@ -273,6 +276,9 @@ pub struct Attempt {
     pub error: String,
     /// Whether it may pass.
     pub retryable: bool,
+    /// The revision of the service that failed: a hash of its declaration.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub revision: String,
 }
 
 #[cfg(test)]

@@ -549,6 +549,11 @@ pub struct Retry {
     #[serde(default = "default_max_backoff")]
     #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"), length(max = 32))]
     pub max_backoff: String,
+    /// How long after its first failed attempt an event may still be tried, as a Go duration; then it becomes a dead letter, however many
+    /// attempts are left. Without it only `maxAttempts` counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"), length(max = 32))]
+    pub max_age: Option<String>,
 }
 
 fn default_attempts() -> u32 {
@@ -565,7 +570,12 @@ fn default_max_backoff() -> String {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { max_attempts: default_attempts(), initial_backoff: default_initial_backoff(), max_backoff: default_max_backoff() }
+        Self {
+            max_attempts: default_attempts(),
+            initial_backoff: default_initial_backoff(),
+            max_backoff: default_max_backoff(),
+            max_age: None,
+        }
     }
 }
 
@@ -589,6 +599,19 @@ pub struct Ticket {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16384))]
     pub body: Option<String>,
+    /// A CEL expression over the same; dead letters with equal values share a ticket, for example all with the same `error`. Without it each
+    /// has its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384))]
+    pub group_by: Option<String>,
+    /// How often dead letters of a group make a ticket anew, as a Go duration.
+    #[serde(default = "default_ticket_interval")]
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"), length(max = 32))]
+    pub interval: String,
+}
+
+fn default_ticket_interval() -> String {
+    "1h".to_owned()
 }
 
 /// How many workers there are and how much each does at a time.

@@ -345,6 +345,9 @@ impl<'a> ServiceCheck<'a> {
             let message = format!("initialBackoff {} is longer than maxBackoff {}", retry.initial_backoff, retry.max_backoff);
             self.faults.add("spec.retry.initialBackoff", message);
         }
+        if let Some(max_age) = &retry.max_age {
+            self.duration(max_age, "spec.retry.maxAge");
+        }
         if self.spec.scaling.concurrency == 0 {
             self.faults.add("spec.scaling.concurrency", "a worker handles at least one event at a time");
         }

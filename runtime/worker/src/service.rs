@@ -9,6 +9,7 @@ use autonomy_crds::micro_service::{Cache, FilesTrigger, QueueTrigger, Ticket};
 use autonomy_crds::names::parse_duration;
 use autonomy_crds::resolved::Entity;
 use autonomy_crds::{Faults, MicroServiceSpec, Model};
+use sha2::{Digest, Sha256};
 
 use crate::expression::{EvaluationError, Expression, Identity, Kind, Names, ObjectReader, Value, compile};
 use crate::files::Glob;
@@ -31,6 +32,10 @@ pub struct CompiledService {
     pub initial_backoff: Duration,
     /// The longest wait of a retry.
     pub max_backoff: Duration,
+    /// A hash of the declaration, by which attempts of one revision of the service are known from those of another.
+    pub revision: String,
+    /// How long after its first failed attempt an event may still be tried.
+    pub max_age: Option<Duration>,
     pub(crate) steps: Vec<CompiledStep>,
     // `{namespace}/{name}`: what ids are made from.
     seed: String,
@@ -66,12 +71,21 @@ pub struct TicketRequest {
     pub url: String,
     /// The JSON body.
     pub body: String,
+    /// The group of dead letters that share it, as JSON, where they are grouped.
+    pub group: Option<String>,
+}
+
+fn revision(spec: &MicroServiceSpec) -> String {
+    let json = serde_json::to_vec(spec).unwrap_or_default();
+    Sha256::digest(json)[..6].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[derive(Debug)]
 struct CompiledTicket {
     url: Expression,
     body: Option<Expression>,
+    group_by: Option<Expression>,
+    interval: Duration,
 }
 
 impl CompiledService {
@@ -96,6 +110,7 @@ impl CompiledService {
         let ticket = spec.dead_letter.ticket.as_ref().and_then(|ticket| compiler.ticket(ticket, trigger.kind));
         let initial_backoff = compiler.duration(&spec.retry.initial_backoff, "spec.retry.initialBackoff");
         let max_backoff = compiler.duration(&spec.retry.max_backoff, "spec.retry.maxBackoff");
+        let max_age = spec.retry.max_age.as_ref().map(|age| compiler.duration(age, "spec.retry.maxAge"));
         compiler.faults.none_or(())?;
         Ok(Self {
             namespace: namespace.to_owned(),
@@ -105,6 +120,8 @@ impl CompiledService {
             caches,
             initial_backoff,
             max_backoff,
+            max_age,
+            revision: revision(spec),
             steps,
             seed: format!("{namespace}/{name}"),
             config,
@@ -176,7 +193,16 @@ impl CompiledService {
                 ("error", Value::text(error)),
             ]),
         };
-        Ok(Some(TicketRequest { url, body: body.to_json() }))
+        let group = ticket.group_by.as_ref().map(|group_by| {
+            let group = group_by.evaluate(&variables, &identity).map_err(|error| failure("spec.deadLetter.ticket.groupBy", &error))?;
+            Ok(group.to_json())
+        });
+        Ok(Some(TicketRequest { url, body: body.to_json(), group: group.transpose()? }))
+    }
+
+    /// How often a group of dead letters makes a ticket.
+    pub fn ticket_interval(&self) -> Duration {
+        self.ticket.as_ref().map_or(Duration::MAX, |ticket| ticket.interval)
     }
 
     pub(crate) fn identity<'a>(&'a self, event: &'a str) -> Identity<'a> {
@@ -318,7 +344,9 @@ impl<'a> Compiler<'a> {
         names.add("error", Kind::Text);
         let url = self.expression(&ticket.url, &names, "spec.deadLetter.ticket.url");
         let body = ticket.body.as_ref().map(|body| self.expression(body, &names, "spec.deadLetter.ticket.body"));
-        Some(CompiledTicket { url: url?, body: body.flatten() })
+        let group_by = ticket.group_by.as_ref().map(|group_by| self.expression(group_by, &names, "spec.deadLetter.ticket.groupBy"));
+        let interval = self.duration(&ticket.interval, "spec.deadLetter.ticket.interval");
+        Some(CompiledTicket { url: url?, body: body.flatten(), group_by: group_by.flatten(), interval })
     }
 
     // These names, and `config` and `service` behind them.

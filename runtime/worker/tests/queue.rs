@@ -88,6 +88,40 @@ async fn what_may_pass_is_tried_again_what_stays_becomes_a_dead_letter_with_a_ti
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_are_given_up_at_their_age_and_dead_letters_of_a_kind_share_a_ticket() {
+    let world = World::start().await;
+    let service = ACCRUAL
+        .replace("maxAttempts: 5,", "maxAttempts: 1000, maxAge: 1500ms,")
+        .replace("\"/tickets\"'}", "\"/tickets\"', groupBy: error}");
+    let (worker, operations) = world.worker(&service);
+    world.ready(operations).await;
+    // Four of one kind, one of another.
+    for number in ["c1", "c2", "c3", "c4"] {
+        world.provider.refuse(number, 503, 100_000);
+    }
+    world.provider.refuse("c5", 422, 1000);
+    world.sell(0, 10).await;
+    world.until("there are five dead letters", || async { world.messages("DEFAULT_DEAD_LETTERS").await == 5 }).await;
+    world.until_drained("accrual").await;
+    let letters = world.jetstream().await.get_stream("DEFAULT_DEAD_LETTERS").await.unwrap();
+    for sequence in letters.cached_info().state.first_sequence..=letters.cached_info().state.last_sequence {
+        let letter = letters.get_raw_message(sequence).await.unwrap();
+        let history: event::DeliveryHistory = serde_json::from_str(letter.headers.get(event::HISTORY_HEADER).unwrap().as_str()).unwrap();
+        let attempts = &history.attempts;
+        assert!(attempts.iter().all(|attempt| attempt.revision.len() == 12), "{history:?}");
+        if !attempts[0].retryable {
+            assert_eq!(attempts.len(), 1);
+            continue;
+        }
+        // As many as there is time for, and no more.
+        let tried = attempts.last().unwrap().at.parse::<jiff::Timestamp>().unwrap().duration_since(attempts[0].at.parse().unwrap());
+        assert!(attempts.len() > 1 && tried.as_secs() < 60 && attempts.len() < 40, "{history:?}");
+    }
+    assert_eq!(world.provider.tickets().len(), 2, "{:?}", world.provider.tickets());
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_window_writes_one_unit_a_group() {
     let world = World::start().await;
     let (worker, operations) = world.worker(LEDGER);

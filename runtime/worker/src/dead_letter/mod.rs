@@ -1,10 +1,14 @@
 //! Dead letters and tickets: what can't be handled is kept with its whole history, and somebody is told.
 
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::context::Context;
 use autonomy_crds::event::{self, DeliveryHistory, HISTORY_HEADER};
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use crate::http_call::HttpCaller;
@@ -37,6 +41,38 @@ pub async fn write(
 pub fn ticket(service: &CompiledService, event: &Event, history: &DeliveryHistory) -> Result<Option<TicketRequest>, String> {
     let error = history.attempts.last().map_or("", |attempt| attempt.error.as_str());
     service.ticket(&event.input.event, &event.input.object, error).map_err(|failure| failure.message)
+}
+
+// So many groups are remembered; those beyond are told of again, with the same key.
+const MOST_GROUPS: usize = 10_000;
+
+/// The groups of dead letters for which a ticket was raised in the present interval.
+#[derive(Debug, Default)]
+pub struct TicketedGroups {
+    present: Mutex<(u64, HashSet<String>)>,
+}
+
+impl TicketedGroups {
+    /// The idempotency key of a group's ticket, the same for all workers of the service in one interval; none where this worker has one
+    /// already.
+    pub fn key(&self, service: &CompiledService, group: &str) -> Option<String> {
+        let interval = u64::try_from(service.ticket_interval().as_millis()).unwrap_or(u64::MAX).max(1);
+        let interval = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default() / interval;
+        let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        if present.0 != interval {
+            *present = (interval, HashSet::new());
+        }
+        if present.1.len() < MOST_GROUPS && !present.1.insert(group.to_owned()) {
+            return None;
+        }
+        let hash: String = Sha256::digest(group.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        Some(format!("{}/ticket/{hash}/{interval}", service.name))
+    }
+
+    /// A group's ticket was not accepted: its next dead letter tries again.
+    pub fn forget(&self, group: &str) {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner).1.remove(group);
+    }
 }
 
 /// The ticket's idempotency key: a dead letter that is raised again after a crash is the same ticket, one after a redrive is another.

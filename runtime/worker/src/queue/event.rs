@@ -1,16 +1,18 @@
 //! A delivered message, and the event in it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::context::Context;
 use async_nats::jetstream::message::Acker;
-use autonomy_crds::event::{DeliveryHistory, HISTORY_HEADER, Position, header};
+use autonomy_crds::event::{DeliveryHistory, HISTORY_HEADER, Position, REPLAY_HEADER, header};
 use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::expression::Value;
-use crate::retry::ATTEMPTS_BEFORE_HEADER;
+use crate::retry::{ATTEMPTS_BEFORE_HEADER, TRIED_SINCE_HEADER};
 use crate::service::CompiledService;
 use crate::steps::{EventHead, EventInput};
 
@@ -39,7 +41,7 @@ pub struct Event {
     pub place: Place,
     /// Whether it was delivered before.
     pub redelivered: bool,
-    /// The event's id: its position; where it has none, one made from its place.
+    /// What stands for the event: its id, which is its position, and the name of its replay; where it has none, one made from its place.
     pub id: Arc<str>,
     /// Its commit position, 0 where it has none.
     pub commit: u64,
@@ -55,6 +57,8 @@ pub struct Event {
     pub history: DeliveryHistory,
     /// Failed attempts that don't count any more, because the event was sent on its way again by a person.
     pub attempts_before: u32,
+    /// When its first attempt that counts failed, where one has.
+    pub tried_since: Option<Timestamp>,
     // Given back when the event is no longer in hand.
     pub(super) _in_hand: OwnedSemaphorePermit,
 }
@@ -80,7 +84,7 @@ impl Event {
         let mut broken = position.is_none().then(|| format!("the header {} is not an event's position", header::ID));
         let id = position.map_or_else(|| format!("message-{}", place.sequence), |position| position.to_string());
         let event = EventHead {
-            id: id.clone(),
+            id,
             kind: text(header::TYPE).unwrap_or_default(),
             source: text(header::SOURCE).unwrap_or_default(),
             subject: text(header::SUBJECT).unwrap_or_default(),
@@ -89,6 +93,7 @@ impl Event {
             actor: text(header::ACTOR),
             traceparent: text(header::TRACEPARENT),
             causation_id: text(header::CAUSATION_ID),
+            replay: text(REPLAY_HEADER),
         };
         let (object, before) = match service.trigger_reader.as_ref().map(|reader| reader.read_event(&message.payload)) {
             Some(Ok(read)) => read,
@@ -111,6 +116,8 @@ impl Event {
         } else {
             text(ATTEMPTS_BEFORE_HEADER).and_then(|count| count.parse().ok()).unwrap_or_default()
         };
+        let tried_since = text(TRIED_SINCE_HEADER).and_then(|since| since.parse().ok());
+        let id = event.identity();
         let event = Self {
             place,
             redelivered,
@@ -122,6 +129,7 @@ impl Event {
             payload: message.payload,
             history,
             attempts_before,
+            tried_since,
             _in_hand: in_hand,
         };
         Some((event, acker))
@@ -130,6 +138,11 @@ impl Event {
     /// What events of the same object share: they are handled one after another.
     pub fn lane(&self) -> &str {
         &self.input.event.subject
+    }
+
+    /// How long it has been tried, since its first attempt that counts.
+    pub fn tried_for(&self) -> Duration {
+        self.tried_since.and_then(|since| Duration::try_from(Timestamp::now().duration_since(since)).ok()).unwrap_or_default()
     }
 
     /// How many attempts failed that count.

@@ -17,7 +17,7 @@ use super::holdings::Holdings;
 use super::lanes::Lanes;
 use super::metrics::Metrics;
 use crate::caches::Caches;
-use crate::dead_letter;
+use crate::dead_letter::{self, TicketedGroups};
 use crate::http_call::HttpCaller;
 use crate::retry::{self, add_attempt, backoff};
 use crate::service::{CompiledService, TicketRequest};
@@ -43,6 +43,7 @@ pub struct Handler {
     /// Bounds what runs at a time.
     pub(super) running: Arc<Semaphore>,
     pub(super) tickets: Arc<Semaphore>,
+    pub(super) ticketed: TicketedGroups,
     /// Where events go that are to be handled in groups.
     pub(super) window: Option<mpsc::UnboundedSender<Event>>,
     pub(super) lanes: Lanes<Event>,
@@ -163,9 +164,10 @@ impl Handler {
     pub(super) async fn fail(self: &Arc<Self>, event: Event, failure: &Failure, jitter: f64) {
         let failed = event.failed_attempts() + 1;
         let mut history = event.history.clone();
-        add_attempt(&mut history, failure);
-        if failure.retryable && failed < self.service.spec.retry.max_attempts {
-            let wait = backoff(self.service.initial_backoff, self.service.max_backoff, failed, failure.retry_after, jitter);
+        add_attempt(&mut history, failure, &self.service.revision);
+        let wait = backoff(self.service.initial_backoff, self.service.max_backoff, failed, failure.retry_after, jitter);
+        let in_time = self.service.max_age.is_none_or(|age| event.tried_for() + wait <= age);
+        if failure.retryable && failed < self.service.spec.retry.max_attempts && in_time {
             tracing::debug!(event = %event.id, failed, ?wait, error = failure.message, "to be tried again");
             if let Ok(at) = retry::schedule(&self.jetstream, &self.service, &event, &history, wait, &self.stop).await {
                 self.metrics.retried.inc();
@@ -195,13 +197,24 @@ impl Handler {
             }
         };
         drop(event);
-        let key = dead_letter::ticket_key(&self.service, &id, history);
+        let group = ticket.group.clone();
+        let key = match &group {
+            Some(group) => match self.ticketed.key(&self.service, group) {
+                Some(key) => key,
+                None => return self.holdings.defer(place, &id, until),
+            },
+            None => dead_letter::ticket_key(&self.service, &id, history),
+        };
         let handler = self.clone();
         self.tasks.spawn(async move {
             let Ok(_turn) = handler.tickets.clone().acquire_owned().await else { return };
             match dead_letter::raise(&handler.http, &handler.service, ticket, &key, &handler.stop).await {
                 Ok(true) => handler.metrics.tickets.inc(),
-                Ok(false) => handler.metrics.tickets_failed.inc(),
+                Ok(false) => {
+                    handler.metrics.tickets_failed.inc();
+                    group.iter().for_each(|group| handler.ticketed.forget(group));
+                    0
+                }
                 // Without an acknowledgement the event comes again, and finds its dead letter.
                 Err(_) => return,
             };

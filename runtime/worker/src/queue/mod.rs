@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::caches::Caches;
+use crate::dead_letter::TicketedGroups;
 use crate::worker::{Context, Error};
 use consumer::Puller;
 use event::Source;
@@ -77,6 +78,7 @@ pub async fn run(context: Context, metrics: Metrics) -> Result<(), Error> {
         sync_interval: context.options.nats.nats_sync_interval,
         running: Arc::new(Semaphore::new(concurrency)),
         tickets: Handler::ticket_bound(),
+        ticketed: TicketedGroups::default(),
         window,
         lanes: lanes::Lanes::default(),
     });

@@ -8,7 +8,7 @@ use autonomy_crds::event::HISTORY_HEADER;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::retry::ATTEMPTS_BEFORE_HEADER;
+use crate::retry::{ATTEMPTS_BEFORE_HEADER, TRIED_SINCE_HEADER};
 
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -47,7 +47,7 @@ pub async fn publish(
 
 /// The headers of an event that go on with it: those of the event itself, without what NATS or an earlier delivery added.
 pub fn own_headers(headers: &HeaderMap) -> HeaderMap {
-    let ours = [HISTORY_HEADER, ATTEMPTS_BEFORE_HEADER];
+    let ours = [HISTORY_HEADER, ATTEMPTS_BEFORE_HEADER, TRIED_SINCE_HEADER];
     let mut own = HeaderMap::new();
     for (name, values) in headers.iter() {
         let text: &str = name.as_ref();

@@ -16,6 +16,8 @@ use crate::steps::Failure;
 /// The header of retries that says how many failed attempts don't count, because they were made before a person sent the event on its way
 /// again.
 pub const ATTEMPTS_BEFORE_HEADER: &str = "autonomy-attempts-before";
+/// The header of retries that says when the event's first attempt that counts failed, RFC 3339.
+pub const TRIED_SINCE_HEADER: &str = "autonomy-tried-since";
 // A history keeps this many of the oldest attempts and of the newest.
 const OLDEST_KEPT: usize = 10;
 const NEWEST_KEPT: usize = 40;
@@ -32,9 +34,9 @@ pub fn backoff(initial: Duration, max: Duration, failed: u32, asked: Option<Dura
 }
 
 /// Adds a failed attempt; beyond 50 the middle ones are left out.
-pub fn add_attempt(history: &mut DeliveryHistory, failure: &Failure) {
+pub fn add_attempt(history: &mut DeliveryHistory, failure: &Failure, revision: &str) {
     let error: String = failure.message.chars().take(LONGEST_ERROR).collect();
-    history.attempts.push(Attempt { at: Timestamp::now().to_string(), error, retryable: failure.retryable });
+    history.attempts.push(Attempt { at: Timestamp::now().to_string(), error, retryable: failure.retryable, revision: revision.to_owned() });
     history.attempt_count = history.attempt_count.saturating_add(1);
     if history.attempts.len() > OLDEST_KEPT + NEWEST_KEPT {
         history.attempts.drain(OLDEST_KEPT..history.attempts.len() - NEWEST_KEPT);
@@ -59,6 +61,7 @@ pub async fn schedule(
     if event.attempts_before > 0 {
         headers.insert(ATTEMPTS_BEFORE_HEADER, event.attempts_before.to_string().as_str());
     }
+    headers.insert(TRIED_SINCE_HEADER, event.tried_since.unwrap_or_else(Timestamp::now).to_string().as_str());
     let wait = jiff::SignedDuration::try_from(wait).unwrap_or(jiff::SignedDuration::MAX);
     let at = Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX);
     headers.insert(NATS_SCHEDULE, format!("@at {at}").as_str());
@@ -91,7 +94,7 @@ mod tests {
     fn long_histories_lose_their_middle() {
         let mut history = DeliveryHistory::default();
         for n in 0..200 {
-            add_attempt(&mut history, &Failure::retryable(n.to_string()));
+            add_attempt(&mut history, &Failure::retryable(n.to_string()), "1");
         }
         assert_eq!(history.attempt_count, 200);
         assert_eq!(history.attempts.len(), 50);

@@ -21,9 +21,9 @@ const FALLBACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// When it does not answer with success, or with something other than operations.
 pub async fn call(service: &CompiledService, handler: &HttpHandler, input: Input, http: &HttpCaller) -> Result<Outcome, Failure> {
     let (event_id, headers, body) = match input {
-        Input::Event(input) => (input.event.id.clone(), binary_headers(&input.event), data(&input).to_json()),
+        Input::Event(input) => (input.event.identity(), binary_headers(&input.event), data(&input).to_json()),
         Input::Group(input) => {
-            let first = input.events.first().map(|event| event.id.clone()).unwrap_or_default();
+            let first = input.events.first().map(EventHead::identity).unwrap_or_default();
             (first, vec![(CONTENT_TYPE, CLOUD_EVENTS_BATCH.to_owned())], batch(input).to_json())
         }
         Input::Record(_) => return Err(Failure::fatal("a handler gets events, and no records of files")),

@@ -44,9 +44,19 @@ pub struct EventHead {
     pub traceparent: Option<String>,
     /// The event that led to this one, where known.
     pub causation_id: Option<String>,
+    /// The name of the replay that it belongs to, where it is to take effect once more.
+    pub replay: Option<String>,
 }
 
 impl EventHead {
+    /// What stands for it in idempotency keys and in ids that are made from it: its id, and the replay's name.
+    pub fn identity(&self) -> String {
+        match &self.replay {
+            Some(replay) => format!("{}~{replay}", self.id),
+            None => self.id.clone(),
+        }
+    }
+
     /// What expressions see.
     pub fn value(&self) -> Value {
         thread_local! {

@@ -42,12 +42,12 @@ fn begin(service: &CompiledService, input: Input) -> (String, Vec<Value>) {
     let (id, mut variables) = match input {
         Input::Event(input) => {
             let event = input.event.value();
-            (input.event.id, vec![event, input.object, input.before])
+            (input.event.identity(), vec![event, input.object, input.before])
         }
         Input::Group(input) => {
             let events = Value::list(input.events.iter().map(super::EventHead::value));
             // A group's first event stands for it: it is written in one group only, so that ids made from it are never made twice.
-            let id = input.events.into_iter().next().map(|event| event.id).unwrap_or_default();
+            let id = input.events.into_iter().next().map(|event| event.identity()).unwrap_or_default();
             (id, vec![events, Value::list(input.objects), input.group])
         }
         Input::Record(input) => {

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use axum::http::StatusCode;
-use sqlx::postgres::PgRow;
 use sqlx::Row;
+use sqlx::postgres::PgRow;
 
 use super::{Attempt, Outcome, Stop};
 use crate::database::Session;

@@ -1,25 +1,33 @@
-//! `autonomy dead-letters`: events that no attempt could handle. Listed, shown with every attempt, and handed to their service again.
+//! `autonomy dead-letters`: events that no attempt could handle. Listed, shown with every attempt, handed to their service again, or given up.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod letter;
+mod selection;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
-use autonomy_crds::event::{self, Attempt, DeliveryHistory, HISTORY_HEADER, header};
+use autonomy_crds::event::{self, header};
 use autonomy_worker::retry::ATTEMPTS_BEFORE_HEADER;
+use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
-use futures::{StreamExt, TryStreamExt};
-use serde::Serialize;
-use serde_json::json;
-use serde_json::value::RawValue;
+use futures::TryStreamExt;
+use serde_json::{Value as Json, json};
+use tokio::time::MissedTickBehavior;
 
 use crate::place::{Messaging, Place, PlaceError};
+use crate::rate::rate;
+use letter::{DeadLetter, service_and_event};
+use selection::Selection;
 
 // How many dead letters are handed over before it is waited until they are on disk.
 const REDRIVE_BATCH: usize = 500;
 
-/// Looks at dead letters and hands them to their service again.
+/// Looks at dead letters, hands them to their service again, or gives them up.
 #[derive(Debug, Args)]
 pub struct Command {
     #[command(subcommand)]
@@ -32,9 +40,8 @@ pub struct Command {
 enum Action {
     /// Lists dead letters, the oldest first.
     List {
-        /// Only this service's.
-        #[arg(long)]
-        service: Option<String>,
+        #[command(flatten)]
+        selection: Selection,
         /// The form of the output.
         #[arg(short, long, value_enum, default_value_t = Form::Table)]
         output: Form,
@@ -53,16 +60,36 @@ enum Action {
     },
     /// Hands dead letters to their service again, with as many attempts as at first.
     Redrive {
-        /// Only this service's.
-        #[arg(long)]
-        service: Option<String>,
-        /// The events' ids.
-        #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "EVENT_ID")]
-        events: Vec<String>,
-        /// All of them.
-        #[arg(long)]
-        all: bool,
+        #[command(flatten)]
+        meant: Meant,
+        /// Hands over so many a second at the most.
+        #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
+        rate: Option<Duration>,
+        /// A file with the object as the service is to see it, in place of the event's; for one event. `-` is the standard input.
+        #[arg(long, value_name = "FILE", conflicts_with = "all")]
+        data: Option<PathBuf>,
     },
+    /// Deletes dead letters for good: their service never sees these events again.
+    Discard {
+        #[command(flatten)]
+        meant: Meant,
+    },
+}
+
+// The dead letters that are handed over or deleted.
+#[derive(Debug, Args)]
+struct Meant {
+    /// The events' ids.
+    #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "EVENT_ID")]
+    events: Vec<String>,
+    /// All that are selected.
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    selection: Selection,
+    /// Only tells which they are.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// The form of the output.
@@ -92,6 +119,14 @@ pub enum DeadLetterError {
     /// An event has no dead letter.
     #[error("there is no dead letter of {0}; `autonomy dead-letters list` shows all")]
     Unknown(String),
+    /// The edited data can't be taken.
+    #[error("the data in {file} can't be taken: {detail}")]
+    Data {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        detail: String,
+    },
     /// Some could not be handed over.
     #[error("{failed} of {all} dead letters could not be handed over and are kept")]
     Some {
@@ -115,12 +150,10 @@ impl Command {
     pub async fn run(self) -> Result<(), DeadLetterError> {
         let letters = DeadLetters::open(&self.place).await?;
         match self.action {
-            Action::List { service, output } => letters.list(service.as_deref(), output).await,
-            Action::Show { service, events, output } => letters.show(service.as_deref(), &events, output).await,
-            Action::Redrive { service, events, all } => {
-                let events = if all { None } else { Some(events) };
-                letters.redrive(service.as_deref(), events).await
-            }
+            Action::List { selection, output } => letters.list(&selection, output).await,
+            Action::Show { service, events, output } => letters.show(service, &events, output).await,
+            Action::Redrive { meant, rate, data } => letters.redrive(&meant, rate, data).await,
+            Action::Discard { meant } => letters.discard(&meant).await,
         }
     }
 }
@@ -139,28 +172,38 @@ impl DeadLetters {
         Ok(Self { messaging, stream })
     }
 
-    async fn list(&self, service: Option<&str>, form: Form) -> Result<(), DeadLetterError> {
-        let subject = event::dead_letter_subject(&self.messaging.namespace, service.unwrap_or("*"), "*");
+    // Looks at all dead letters that are selected, the oldest first.
+    async fn each(&self, selection: &Selection, mut look: impl FnMut(&DeadLetter)) -> Result<(), DeadLetterError> {
+        let subject = event::dead_letter_subject(&self.messaging.namespace, selection.service.as_deref().unwrap_or("*"), "*");
         let config = OrderedConfig { filter_subject: subject, ..OrderedConfig::default() };
         let mut consumer = self.stream.create_consumer(config).await.map_err(doing("read the dead letters"))?;
-        let waiting = consumer.info().await.map_err(doing("read the dead letters"))?.num_pending;
-        if form == Form::Table {
-            println!("{:<28} {:<20} {:<34} {:>8}  ERROR", "EVENT", "SERVICE", "OF", "ATTEMPTS");
-        }
-        let messages = consumer.messages().await.map_err(doing("read the dead letters"))?;
-        let mut messages = messages.take(usize::try_from(waiting).unwrap_or(usize::MAX));
-        while let Some(message) = messages.try_next().await.map_err(doing("read the dead letters"))? {
+        let mut left = consumer.info().await.map_err(doing("read the dead letters"))?.num_pending;
+        let mut messages = consumer.messages().await.map_err(doing("read the dead letters"))?;
+        while left > 0 {
+            let Some(message) = messages.try_next().await.map_err(doing("read the dead letters"))? else { break };
+            left -= 1;
             let letter = DeadLetter::new(message.subject.as_str(), message.headers.clone().unwrap_or_default(), &message.payload);
-            match form {
-                Form::Table => println!("{}", letter.row()),
-                Form::Json => println!("{}", json!(letter.summary())),
+            if selection.selects(&letter) {
+                look(&letter);
             }
         }
         Ok(())
     }
 
-    async fn show(&self, service: Option<&str>, events: &[String], form: Form) -> Result<(), DeadLetterError> {
-        for (service, event_id) in self.find(service, Some(events)).await? {
+    async fn list(&self, selection: &Selection, form: Form) -> Result<(), DeadLetterError> {
+        if form == Form::Table {
+            println!("{:<28} {:<20} {:<34} {:>8}  ERROR", "EVENT", "SERVICE", "OF", "ATTEMPTS");
+        }
+        self.each(selection, |letter| match form {
+            Form::Table => println!("{}", letter.row()),
+            Form::Json => println!("{}", json!(letter.summary())),
+        })
+        .await
+    }
+
+    async fn show(&self, service: Option<String>, events: &[String], form: Form) -> Result<(), DeadLetterError> {
+        let selection = Selection { service, ..Selection::default() };
+        for (service, event_id) in self.of_events(&selection, events).await? {
             let Some(message) = self.get(&service, &event_id).await? else { continue };
             let letter = DeadLetter::new(message.subject.as_str(), message.headers, &message.payload);
             match form {
@@ -174,14 +217,29 @@ impl DeadLetters {
     // Hands over in batches: all of a batch are published and acknowledged, then it is waited until they are on disk, then their dead
     // letters go. Interrupted anywhere, nothing is lost; what was handed over and not deleted is handed over again, which does no harm,
     // since a service's effect for an event takes place once.
-    async fn redrive(&self, service: Option<&str>, events: Option<Vec<String>>) -> Result<(), DeadLetterError> {
-        let found: Vec<(String, String)> = self.find(service, events.as_deref()).await?.into_iter().collect();
+    async fn redrive(&self, meant: &Meant, rate: Option<Duration>, data: Option<PathBuf>) -> Result<(), DeadLetterError> {
+        let found = self.find(meant).await?;
+        let data = data.map(|file| EditedData::read(&file, found.len())).transpose()?;
+        if meant.dry_run || found.is_empty() {
+            return tell(&found, "would be handed over again");
+        }
+        let mut turns = rate.map(tokio::time::interval);
+        if let Some(turns) = &mut turns {
+            turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
         let mut failed = 0;
         for batch in found.chunks(REDRIVE_BATCH) {
             let mut handed = Vec::with_capacity(batch.len());
             for (service, event_id) in batch {
                 let Some(message) = self.get(service, event_id).await? else { continue };
-                match self.hand_over(service, event_id, &message).await {
+                let payload = match &data {
+                    Some(data) => data.for_event(&message)?,
+                    None => message.payload.clone(),
+                };
+                if let Some(turns) = &mut turns {
+                    turns.tick().await;
+                }
+                match self.hand_over(service, event_id, &message, payload).await {
                     Ok(()) => handed.push((service, event_id, message.sequence)),
                     Err(error) => {
                         eprintln!("{service} {event_id}: {}", autonomy_process::telemetry::error_chain(&error));
@@ -201,24 +259,34 @@ impl DeadLetters {
         if failed > 0 {
             return Err(DeadLetterError::Some { failed, all: found.len() });
         }
-        if found.is_empty() {
-            println!("there are no dead letters");
+        Ok(())
+    }
+
+    async fn discard(&self, meant: &Meant) -> Result<(), DeadLetterError> {
+        let found = self.find(meant).await?;
+        if meant.dry_run || found.is_empty() {
+            return tell(&found, "would be discarded");
+        }
+        for (service, event_id) in &found {
+            let Some(message) = self.get(service, event_id).await? else { continue };
+            self.remove(service, event_id, message.sequence).await?;
+            println!("{service} {event_id} is discarded");
         }
         Ok(())
     }
 
-    async fn hand_over(&self, service: &str, event_id: &str, message: &StreamMessage) -> Result<(), DeadLetterError> {
+    async fn hand_over(&self, service: &str, event_id: &str, message: &StreamMessage, payload: Bytes) -> Result<(), DeadLetterError> {
         let subject = event::retry_due_subject(&self.messaging.namespace, service, event_id);
         let acknowledged = self
             .messaging
             .jetstream
-            .publish_with_headers(subject, redriven_headers(&message.headers), message.payload.clone())
+            .publish_with_headers(subject, redriven_headers(&message.headers), payload)
             .await
             .map_err(doing("hand it over"))?;
         acknowledged.await.map(|_| ()).map_err(doing("hand it over"))
     }
 
-    // Removes the dead letter that was handed over. Where the service has failed again meanwhile, the newer dead letter stays.
+    // Removes a dead letter. Where the service has failed again meanwhile, the newer dead letter stays.
     async fn remove(&self, service: &str, event_id: &str, sequence: u64) -> Result<(), DeadLetterError> {
         match self.stream.delete_message(sequence).await {
             Ok(_) => Ok(()),
@@ -229,29 +297,44 @@ impl DeadLetters {
         }
     }
 
-    // The dead letters (service and event id) that are meant; all where no events are named.
-    async fn find(&self, service: Option<&str>, events: Option<&[String]>) -> Result<BTreeSet<(String, String)>, DeadLetterError> {
+    // The dead letters (service and event id) that are meant.
+    async fn find(&self, meant: &Meant) -> Result<Vec<(String, String)>, DeadLetterError> {
+        let named = if meant.all { None } else { Some(self.of_events(&meant.selection, &meant.events).await?) };
         let mut found = BTreeSet::new();
-        let patterns: Vec<String> = match events {
-            Some(events) => events
-                .iter()
-                .map(|event_id| event::dead_letter_subject(&self.messaging.namespace, service.unwrap_or("*"), event_id))
-                .collect(),
-            None => vec![event::dead_letter_subject(&self.messaging.namespace, service.unwrap_or("*"), "*")],
-        };
-        for (index, pattern) in patterns.iter().enumerate() {
-            let before = found.len();
-            let mut subjects = self.stream.info_with_subjects(pattern).await.map_err(doing("look for dead letters"))?;
+        match named {
+            None => {
+                self.each(&meant.selection, |letter| {
+                    found.insert(letter.key());
+                })
+                .await?;
+            }
+            Some(named) => {
+                for (service, event_id) in named {
+                    let Some(message) = self.get(&service, &event_id).await? else { continue };
+                    if meant.selection.selects(&DeadLetter::new(message.subject.as_str(), message.headers, &message.payload)) {
+                        found.insert((service, event_id));
+                    }
+                }
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    // The dead letters of these events; several services may have one of the same event.
+    async fn of_events(&self, selection: &Selection, events: &[String]) -> Result<BTreeSet<(String, String)>, DeadLetterError> {
+        let mut found = BTreeSet::new();
+        for event_id in events {
+            let pattern = event::dead_letter_subject(&self.messaging.namespace, selection.service.as_deref().unwrap_or("*"), event_id);
+            let mut subjects = self.stream.info_with_subjects(&pattern).await.map_err(doing("look for dead letters"))?;
+            let mut any = false;
             while let Some((subject, _)) = subjects.try_next().await.map_err(doing("look for dead letters"))? {
                 if let Some((service, event_id)) = service_and_event(&subject) {
                     found.insert((service.to_owned(), event_id.to_owned()));
+                    any = true;
                 }
             }
-            if let Some(events) = events
-                && found.len() == before
-                && !events[..index].contains(&events[index])
-            {
-                return Err(DeadLetterError::Unknown(events[index].clone()));
+            if !any {
+                return Err(DeadLetterError::Unknown(event_id.clone()));
             }
         }
         Ok(found)
@@ -267,10 +350,47 @@ impl DeadLetters {
     }
 }
 
-// `autonomy.{namespace}._dead_letters.{service}.{event id}`
-fn service_and_event(subject: &str) -> Option<(&str, &str)> {
-    let mut tokens = subject.splitn(5, '.').skip(3);
-    Some((tokens.next()?, tokens.next()?))
+fn tell(found: &[(String, String)], what: &str) -> Result<(), DeadLetterError> {
+    if found.is_empty() {
+        println!("there are no such dead letters");
+    }
+    for (service, event_id) in found {
+        println!("{service} {event_id} {what}");
+    }
+    Ok(())
+}
+
+// What a person gives in place of an event's data.
+struct EditedData {
+    file: String,
+    text: String,
+    id: Option<String>,
+}
+
+impl EditedData {
+    fn read(file: &std::path::Path, events: usize) -> Result<Self, DeadLetterError> {
+        let fault = |detail: String| DeadLetterError::Data { file: file.display().to_string(), detail };
+        if events > 1 {
+            return Err(fault(format!("it would be the data of {events} events; name one of them, and its service")));
+        }
+        let text = if file.as_os_str() == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
+        let text = text.map_err(|error| fault(error.to_string()))?;
+        let json: Json = serde_json::from_str(&text).map_err(|error| fault(format!("it is no JSON: {error}")))?;
+        if !json.is_object() {
+            return Err(fault("it is no JSON object".to_owned()));
+        }
+        Ok(Self { file: file.display().to_string(), text, id: json["id"].as_str().map(str::to_owned) })
+    }
+
+    // Another object's data under this event's id would be taken for this event's from then on.
+    fn for_event(&self, message: &StreamMessage) -> Result<Bytes, DeadLetterError> {
+        let object = message.headers.get(header::SUBJECT).map(|id| id.as_str());
+        if self.id.as_deref() != object {
+            let detail = format!("its id must be that of the event's object, {}", object.unwrap_or_default());
+            return Err(DeadLetterError::Data { file: self.file.clone(), detail });
+        }
+        Ok(self.text.clone().into())
+    }
 }
 
 // The event's own headers and its history. What NATS itself reads (`Nats-…`) was for the dead letter's own publishing; a worker knows by the
@@ -289,122 +409,10 @@ fn redriven_headers(headers: &HeaderMap) -> HeaderMap {
     redriven
 }
 
-// A dead letter as it is shown.
-struct DeadLetter {
-    service: String,
-    event_id: String,
-    headers: HeaderMap,
-    history: DeliveryHistory,
-    data: String,
-}
-
-/// A dead letter in one line.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Summary<'a> {
-    service: &'a str,
-    event_id: &'a str,
-    #[serde(rename = "type")]
-    event_type: &'a str,
-    object_id: &'a str,
-    subject: &'a str,
-    attempts: usize,
-    at: &'a str,
-    error: &'a str,
-}
-
-/// A dead letter in full.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Full<'a> {
-    service: &'a str,
-    event_id: &'a str,
-    subject: &'a str,
-    attempt_count: usize,
-    attempts: &'a [Attempt],
-    headers: BTreeMap<&'a str, &'a str>,
-    data: Option<Box<RawValue>>,
-}
-
-impl DeadLetter {
-    fn new(subject: &str, headers: HeaderMap, data: &[u8]) -> Self {
-        let (service, event_id) = service_and_event(subject).unwrap_or_default();
-        let history = headers.get(HISTORY_HEADER).and_then(|text| serde_json::from_str(text.as_str()).ok()).unwrap_or_default();
-        let data = String::from_utf8_lossy(data).into_owned();
-        Self { service: service.to_owned(), event_id: event_id.to_owned(), headers, history, data }
-    }
-
-    fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map(|value| value.as_str()).unwrap_or_default()
-    }
-
-    fn summary(&self) -> Summary<'_> {
-        let last = self.history.attempts.last();
-        Summary {
-            service: &self.service,
-            event_id: &self.event_id,
-            event_type: self.header(header::TYPE),
-            object_id: self.header(header::SUBJECT),
-            subject: &self.history.subject,
-            attempts: self.attempts(),
-            at: last.map(|attempt| attempt.at.as_str()).unwrap_or_default(),
-            error: last.map(|attempt| attempt.error.as_str()).unwrap_or_default(),
-        }
-    }
-
-    // In all; of many, not every one is kept.
-    fn attempts(&self) -> usize {
-        self.history.attempts.len().max(usize::try_from(self.history.attempt_count).unwrap_or_default())
-    }
-
-    fn row(&self) -> String {
-        let summary = self.summary();
-        let of = summary.event_type.strip_prefix("dev.autonomy.").unwrap_or(summary.event_type);
-        let error: String = summary.error.lines().next().unwrap_or_default().chars().take(100).collect();
-        format!("{:<28} {:<20} {of:<34} {:>8}  {error}", summary.event_id, summary.service, summary.attempts)
-    }
-
-    // Numbers stay as they are written: the data are not parsed.
-    fn json(&self) -> String {
-        let headers: BTreeMap<&str, &str> = self
-            .headers
-            .iter()
-            .map(|(name, values)| (name.as_ref(), values.first().map(|value| value.as_str()).unwrap_or_default()))
-            .filter(|(name, _)| *name != HISTORY_HEADER)
-            .collect();
-        let text = serde_json::to_string(&self.data).unwrap_or_default();
-        let data = RawValue::from_string(self.data.clone()).or_else(|_| RawValue::from_string(text)).ok();
-        let full = Full {
-            service: &self.service,
-            event_id: &self.event_id,
-            subject: &self.history.subject,
-            attempt_count: self.attempts(),
-            attempts: &self.history.attempts,
-            headers,
-            data,
-        };
-        serde_json::to_string(&full).unwrap_or_default()
-    }
-
-    fn in_full(&self) -> String {
-        let summary = self.summary();
-        let mut text = format!(
-            "event     {}\nservice   {}\ntype      {}\nobject    {}\nsubject   {}\nerror     {}\nattempts  {}\n",
-            summary.event_id, summary.service, summary.event_type, summary.object_id, summary.subject, summary.error, summary.attempts
-        );
-        for attempt in &self.history.attempts {
-            let kind = if attempt.retryable { "retryable" } else { "not retryable" };
-            text.push_str(&format!("  {}  {kind}  {}\n", attempt.at, attempt.error));
-        }
-        text.push_str("data\n");
-        text.push_str(&self.data);
-        text.push('\n');
-        text
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use autonomy_crds::event::{DeliveryHistory, HISTORY_HEADER};
+
     use super::*;
 
     #[test]
