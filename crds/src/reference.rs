@@ -303,7 +303,8 @@ mod tests {
 
     #[test]
     fn the_docs_have_this_reference() {
-        let path = std::path::Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../docs/reference.md");
+        let path =
+            std::path::Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests")).join("../docs/reference.md");
         let written = std::fs::read_to_string(path).unwrap_or_default();
         assert!(written == markdown(), "docs/reference.md differs: run `make crds` and commit");
     }

@@ -375,7 +375,8 @@ mod tests {
 
     #[test]
     fn the_chart_has_these_definitions() {
-        let folder = std::path::Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../charts/autonomy/files/crds");
+        let folder = std::path::Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests"))
+            .join("../charts/autonomy/files/crds");
         for (file, text) in chart_files().expect("YAML") {
             let written = std::fs::read_to_string(folder.join(file)).unwrap_or_default();
             assert!(written == text, "charts/autonomy/files/crds/{file} differs: run `make crds` and commit");

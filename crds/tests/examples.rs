@@ -22,7 +22,7 @@ fn yaml_files(folder: &Path, files: &mut Vec<std::path::PathBuf>) {
 
 #[test]
 fn examples_have_no_faults() {
-    let examples = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../examples");
+    let examples = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests")).join("../examples");
     for example in ["retail-loyalty", "clinic"] {
         let mut files = Vec::new();
         yaml_files(&examples.join(example), &mut files);

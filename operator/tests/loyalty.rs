@@ -11,7 +11,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 use support::{Server, execute, models, settings, text};
 
 fn example_models() -> Vec<Model> {
-    let root = std::path::Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../examples");
+    let root = std::path::Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests")).join("../examples");
     let mut yaml = String::new();
     for folder in ["retail-loyalty/models", "clinic"] {
         let mut files: Vec<_> = std::fs::read_dir(root.join(folder)).expect("models").map(|file| file.expect("a file").path()).collect();

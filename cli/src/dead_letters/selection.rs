@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn each_part_narrows_the_selection() {
-        let time = |text: &str| Some(text.parse().unwrap());
+        let time = |text: &str| Some(text.parse().expect("a time"));
         let text = |text: &str| Some(text.to_owned());
         for (selection, meant) in [
             (Selection::default(), true),

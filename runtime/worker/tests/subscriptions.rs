@@ -456,7 +456,7 @@ async fn a_slow_reader_is_waited_for_and_the_api_needs_only_to_read() {
         "$JS.API.CONSUMER.INFO.>",
         "$JS.API.CONSUMER.MSG.NEXT.>",
     ];
-    let root = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../..");
+    let root = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests")).join("../..");
     for place in ["charts/autonomy/templates/bundled/nats.yaml", "docs/install.md"] {
         let text = std::fs::read_to_string(root.join(place)).unwrap();
         assert!(permissions.iter().chain(&["_INBOX.api.>"]).all(|subject| text.contains(subject)), "{place}");

@@ -30,7 +30,7 @@ fn resources(folder: &Path) -> Vec<Resource> {
 #[test]
 fn the_examples_are_declared_without_a_fault() {
     for (example, services) in [("retail-loyalty", 4), ("clinic", 0)] {
-        let folder = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../..").join(example);
+        let folder = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests")).join("../..").join(example);
         let (mut models, mut declared) = (Vec::new(), Vec::new());
         for resource in resources(&folder) {
             match resource {
@@ -54,7 +54,9 @@ fn the_examples_are_declared_without_a_fault() {
 #[test]
 fn everything_is_described() {
     for example in ["retail-loyalty", "clinic"] {
-        for resource in resources(&Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../..").join(example)) {
+        for resource in
+            resources(&Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests")).join("../..").join(example))
+        {
             let Resource::DataModel(model) = resource else { continue };
             for entity in &model.spec.entities {
                 assert!(entity.description.is_some(), "{}", entity.name);

@@ -222,7 +222,8 @@ steps:
 
 #[test]
 fn the_services_of_the_loyalty_case_compile() {
-    let folder = std::path::Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../../examples/retail-loyalty");
+    let folder =
+        std::path::Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests")).join("../../examples/retail-loyalty");
     let read = |kind: &str| -> Vec<Resource> {
         let mut paths: Vec<_> = std::fs::read_dir(folder.join(kind)).unwrap().map(|entry| entry.unwrap().path()).collect();
         paths.sort();
