@@ -18,12 +18,12 @@ SECONDS ?= 60
 IMAGES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build images demo test conformance fuzz e2e bench lint crds cluster cluster-down clean
+.PHONY: help setup build images demo test conformance fuzz e2e bench bench-worker lint crds cluster cluster-down clean
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-setup: ## Install what is needed: PostgreSQL, nats-server (once, quietly)
+setup: ## Install what is needed: PostgreSQL, nats-server, for tests versitygw (once, quietly)
 	@scripts/setup
 
 build: setup ## Build all binaries
@@ -36,7 +36,10 @@ demo: build ## Run the retail loyalty case and stay up; ONCE=1 ends with the sum
 	@$(BIN)/retail-loyalty demo $(if $(ONCE),--once) --sales $(SALES) --listen $(LISTEN) --data-dir $(DATA_DIR)
 
 test: lint ## Run every check and every test, against real PostgreSQL, NATS and (where one can be had) Kubernetes
+	@scripts/prometheus >/dev/null
 	cargo test --locked --workspace --no-fail-fast
+	@conformance/run
+	@runtime/api/fuzz/run $(SECONDS)
 	@e2e/run --if-possible
 
 conformance: build ## Hold what the object API does against its OpenAPI and AsyncAPI documents, with Spectral and schemathesis
@@ -50,6 +53,9 @@ e2e: build ## Run the tests against a real Kubernetes: our own, or KUBECONFIG's;
 
 bench: build ## Measure the object API beside parallel COPY and its peers; writes bench/RESULTS.md (a quarter of an hour)
 	@bench/run
+
+bench-worker: build ## Measure the worker beside a plain consumer in Python; writes bench/worker/RESULTS.md (some minutes)
+	@bench/worker/run
 
 lint: build ## Check formatting, lints, licences and the generated CRDs
 	cargo fmt --all --check

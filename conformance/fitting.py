@@ -9,10 +9,11 @@ import json
 import uuid
 
 import schemathesis
-from schemathesis.openapi.checks import RejectedPositiveData
 from schemathesis.core.failures import AcceptedNegativeData
+from schemathesis.generation.meta import TestPhase
+from schemathesis.openapi.checks import EnsureResourceAvailability, RejectedPositiveData, UseAfterFree
 
-from objects import IDS
+from objects import IDS, SPARES
 
 # Problems of requests that fit their schemas, each with what no schema can tell.
 REFUSED_RIGHTLY = {
@@ -24,8 +25,23 @@ REFUSED_RIGHTLY = {
     "idempotency-key-reused": "the key was used for another request",
     "conflicting-parameters": "each parameter can be used, but not both",
     "invalid-cursor": "a cursor is opaque, and none that was given out",
+    "test-failed": "a JSON Patch tests for what the object does not have",
+    "nothing-there": "a JSON Patch names a place that the object does not have",
+    "precondition-required": "an entity wants the version named, and where it is named depends on the operation, or on whether the object is there",
+    "gone": "the object was deleted by a request before",
+}
+# Refusals whose kind is also that of data that does not fit, by what they say.
+REFUSED_RIGHTLY_FOR = {
+    "must not lie in the future": "asOf is a moment that has been",
+    "which is the server's own and can only be tested": "where a JSON Patch may write depends on its operation",
+    "is inside of what is moved": "a JSON Patch moves an object into itself",
+    "The object would have faults after the patch": "what a JSON Patch makes of an object depends on the object",
 }
 numbers = itertools.count()
+# What is deleted in place of what everything refers to: that stays.
+IN_PLACE_OF = {id: str(uuid.uuid5(uuid.NAMESPACE_URL, id)) for id in IDS}
+# The objects of each entity, by its path, that were not deleted yet.
+spares_left = {}
 
 
 def kind_of(response):
@@ -46,12 +62,31 @@ def failed_for_itself(case, response):
     return by_itself and any(isinstance(outcome, dict) and outcome.get("status", 0) >= 400 for outcome in outcomes)
 
 
+def refused_rightly(response):
+    return kind_of(response) in REFUSED_RIGHTLY or any(said in response.text for said in REFUSED_RIGHTLY_FOR)
+
+
+def is_empty_list(case, failure):
+    """A list of one empty string is written as an empty list is: `sort=`. That is taken."""
+    empty = [name for name, value in (case.query or {}).items() if value in ("", [""])]
+    return any(f"parameter `{name}` in query" in failure.message for name in empty)
+
+
+def is_of_the_past(case):
+    """What was is told of deleted objects too."""
+    return case.operation.path.endswith("/history") or "asOf" in (case.query or {})
+
+
 @schemathesis.hook
 def filter_failure(context, failure, case, response):
     if isinstance(failure, RejectedPositiveData):
-        return kind_of(response) not in REFUSED_RIGHTLY
+        return not refused_rightly(response)
     if isinstance(failure, AcceptedNegativeData):
-        return not failed_for_itself(case, response)
+        return not failed_for_itself(case, response) and not is_empty_list(case, failure)
+    if isinstance(failure, UseAfterFree):
+        return not is_of_the_past(case)
+    if isinstance(failure, EnsureResourceAvailability):
+        return (case.path_parameters or {}).get("id") not in IN_PLACE_OF.values()
     return True
 
 
@@ -91,10 +126,9 @@ def refer(value):
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    # What everything refers to stays.
     if case.method == "DELETE" and (case.path_parameters or {}).get("id") in IDS:
-        case.path_parameters["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, case.path_parameters["id"]))
-    if case.meta is not None and case.meta.generation.mode.is_positive:
+        case.path_parameters["id"] = IN_PLACE_OF[case.path_parameters["id"]]
+    if case.meta is not None:
         reach_further(case)
     if isinstance(case.body, (dict, list)):
         case.body = refer(case.body)
@@ -111,21 +145,92 @@ def before_call(context, case, kwargs):
 
 
 def reach_further(case):
-    """Of what excludes one another one half is kept, so that most requests are refused by nothing and do what they ask for."""
-    query, headers = case.query or {}, case.headers or {}
+    """Most requests are made such that only what is tested can refuse them, and nothing what fits; the rest stay as they were drawn."""
     number = next(numbers)
+    fits = case.meta.generation.mode.is_positive
+    if fits:
+        leave_out_what_excludes(case, number)
+    if number % 10:
+        name_the_version(case, choose_object(case, number), number)
+        if isinstance(case.body, list):
+            choose_objects_of_list(case, fits)
+        if fits and case.media_type == "application/json-patch+json":
+            choose_places(case)
+
+
+def leave_out_what_excludes(case, number):
+    """Of what excludes one another one half is kept."""
+    query = case.query or {}
     if "aggregate" in query and number % 2:
         unfit = ["fields", "cursor", "embed", "count", "sort"]
     elif number % 10:
         unfit = ["aggregate", "groupBy", "cursor"]
     else:
         unfit = []
+    if "asOf" in query:
+        unfit.append("embed" if number % 3 else "asOf")
     for name in unfit:
         query.pop(name, None)
-    # An ETag that was drawn is none of the object's.
-    for name in [name for name in headers if name.lower() == "if-match"]:
-        if number % 10:
-            del headers[name]
+
+
+def choose_object(case, number):
+    """An object that is there, in place of an id that was drawn; one that can be spared, to be deleted. Gives whether it is there."""
+    # Those of a sequence are about the objects that it has made.
+    if case.meta.phase.name == TestPhase.STATEFUL:
+        return True
+    parameters = case.path_parameters or {}
+    if is_uuid(parameters.get("id")):
+        if case.method == "DELETE" and spares_of(case):
+            parameters["id"] = spares_of(case).pop()
+            return True
+        if case.method == "PATCH" or case.method in ("GET", "PUT") and number % 2:
+            parameters["id"] = IDS[number % len(IDS)]
+            return True
+    return False
+
+
+def spares_of(case):
+    return spares_left.setdefault(case.operation.path.removesuffix("/{id}"), list(SPARES))
+
+
+def name_the_version(case, there, number):
+    """An ETag that was drawn is none of the object's; `*` is that of each that is there, and of no other."""
+    if case.headers is None or "id" not in (case.path_parameters or {}) or case.method == "GET":
+        return
+    needed = any(parameter.name == "If-Match" and parameter.is_required for parameter in case.operation.headers)
+    given = [name for name in case.headers if name.lower() == "if-match"]
+    for name in given:
+        del case.headers[name]
+    if needed and given or there and (case.method == "PUT" or given and number % 3):
+        case.headers["If-Match"] = "*"
+    for name in [name for name in case.headers if name.lower() == "if-none-match" and there]:
+        del case.headers[name]
+
+
+def choose_objects_of_list(case, fits):
+    """The same for objects of a list; more of them than there are would be there twice."""
+    if case.method == "DELETE" and fits:
+        chosen = [spares_of(case).pop() for _ in case.body[:2] if spares_of(case)]
+    elif case.method == "PATCH" and "/{id}" not in case.operation.path:
+        chosen = IDS
+    else:
+        return
+    if fits and chosen:
+        del case.body[len(chosen):]
+    for item, id in zip(case.body, chosen):
+        if isinstance(item, dict) and is_uuid(item.get("id")):
+            item["id"] = id
+            if fits and "@ifMatch" in item:
+                item["@ifMatch"] = "*"
+
+
+def choose_places(case):
+    """A member of the object, in place of a JSON Pointer that was drawn."""
+    entity = case.operation.definition.raw["operationId"].removeprefix("patch")
+    members = list(case.operation.schema.raw_schema["components"]["schemas"][f"{entity}Fields"]["properties"])
+    for operation in case.body:
+        for place in operation.keys() & {"path", "from"}:
+            operation[place] = f"/{members[next(numbers) % len(members)]}"
 
 
 def is_visible(key):

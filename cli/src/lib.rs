@@ -38,7 +38,7 @@ pub enum Action {
     Events(events::Command),
     /// Looks at events that could not be handled, and hands them to their service again.
     DeadLetters(dead_letters::Command),
-    /// Works with MicroServices: hands events of the past to them once more.
+    /// Works with MicroServices: tests them, and hands events of the past to them once more.
     Service(service::Command),
     /// Looks at what a change of DataModels would do.
     Model(model::Command),
@@ -61,7 +61,7 @@ pub enum Error {
     DeadLetters(#[from] dead_letters::DeadLetterError),
     /// `autonomy service`.
     #[error(transparent)]
-    Service(#[from] service::ReplayError),
+    Service(#[from] service::ServiceError),
     /// `autonomy model`.
     #[error(transparent)]
     Model(#[from] model::ModelError),
@@ -91,7 +91,7 @@ impl Command {
             Action::Status(command) => command.run().await.map(|()| ExitCode::SUCCESS).map_err(Error::from),
             Action::Events(command) => command.run().await.map(|()| ExitCode::SUCCESS).map_err(Error::from),
             Action::DeadLetters(command) => command.run().await.map(|()| ExitCode::SUCCESS).map_err(Error::from),
-            Action::Service(command) => command.run().await.map(|()| ExitCode::SUCCESS).map_err(Error::from),
+            Action::Service(command) => command.run().await.map_err(Error::from),
             Action::Model(command) => command.run().await.map_err(Error::from),
         }
     }

@@ -1,13 +1,14 @@
 //! Reading resources from YAML files and folders, and checking all of them before anything is touched.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use autonomy_crds::documents::{self, Resource};
 use autonomy_crds::resolve::{self, DEFAULT_NAMESPACE};
-use autonomy_crds::{DataModel, DataPlatform, Faults, GROUP, MicroService, Model};
+use autonomy_crds::{DataModel, DataPlatform, Faults, GROUP, MicroService, Model, webhook};
 use autonomy_worker::service::CompiledService;
 use autonomy_worker::worker::resolve_config;
 
@@ -180,6 +181,7 @@ impl Declared {
         match resolve::resolve_all(&self.models) {
             Ok(models) => {
                 self.check_services(&namespace, &models);
+                self.add_webhooks(&namespace, &models);
                 if self.problems.is_empty() {
                     let Self { services, platform, notes, .. } = self;
                     return Ok(Resources { namespace, models, services, platform, notes });
@@ -198,6 +200,35 @@ impl Declared {
             .filter_map(|(name, service)| Some((name.clone(), check_service(namespace, service, &by_name).err()?)))
             .collect();
         faulty.iter().for_each(|(name, faults)| self.add_faults("MicroService", name, faults));
+    }
+
+    // Each webhook is a service beside those that are declared.
+    fn add_webhooks(&mut self, namespace: &str, models: &[Model]) {
+        let by_name = models.iter().map(|model| (model.name.clone(), Arc::new(model.clone()))).collect();
+        let declared = std::mem::take(&mut self.models);
+        for model in &declared {
+            let model_name = model.metadata.name.clone().unwrap_or_default();
+            for (index, mut service) in webhook::services(model, |_| None).into_iter().enumerate() {
+                let name = service.metadata.name.clone().unwrap_or_default();
+                // There is no DataModel in a cluster that it could belong to.
+                service.metadata.owner_references = None;
+                let mut faults = check_service(namespace, &service, &by_name).err().map(|faults| webhook::faults_of_model(index, faults));
+                match self.services.entry(name) {
+                    Entry::Occupied(taken) => {
+                        let name = taken.key();
+                        let message =
+                            format!("its service would be named {name}, and there is a MicroService of that name; rename one of them");
+                        faults.get_or_insert_default().add(format!("spec.webhooks[{index}].name"), message);
+                    }
+                    Entry::Vacant(place) if faults.is_none() => drop(place.insert(service)),
+                    Entry::Vacant(_) => {}
+                }
+                if let Some(faults) = faults {
+                    self.add_faults("DataModel", &model_name, &faults);
+                }
+            }
+        }
+        self.models = declared;
     }
 
     fn add_faults(&mut self, kind: &'static str, name: &str, faults: &Faults) {

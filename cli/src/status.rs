@@ -103,8 +103,8 @@ impl Command {
 
 async fn waiting_for(messaging: &Messaging, service: &MicroService) -> String {
     let name = service.name_any();
-    let mut text = match &service.spec.trigger.queue {
-        Some(queue) => match ServiceConsumers::new(&messaging.namespace, &name, &service.spec, queue).lag(&messaging.jetstream).await {
+    let mut text = match ServiceConsumers::of(&messaging.namespace, &name, &service.spec) {
+        Some(consumers) => match consumers.lag(&messaging.jetstream).await {
             Ok(lag) => format!("{} waiting ({} retries)", lag.total(), lag.retries),
             Err(error) => error_chain(&error),
         },

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::condition::{DeletionPolicy, reconciled_status};
+use crate::webhook::Webhook;
 
 /// Business entities that belong together: one PostgreSQL schema, one part of the object API, one stream of changes.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -50,6 +51,10 @@ pub struct DataModelSpec {
     /// The business entities.
     #[schemars(length(min = 1, max = 128))]
     pub entities: Vec<Entity>,
+    /// Web addresses that get events, for those who don't speak NATS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub webhooks: Vec<Webhook>,
     /// Changes that may lose data or block, and were reviewed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migrations: Option<Migrations>,
@@ -94,6 +99,25 @@ pub struct DataModelStatus {
     /// How the database differs from the model in ways that the operator does not make good, since data would be lost or guessed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drift: Vec<String>,
+    /// What became of each webhook.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub webhooks: Vec<WebhookStatus>,
+}
+
+/// What became of a webhook.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookStatus {
+    /// The webhook's name.
+    pub name: String,
+    /// The MicroService that sends its events; its conditions, its dead letters and its metrics tell more.
+    pub service: String,
+    /// Whether events are sent: the MicroService's condition `Ready`.
+    pub ready: bool,
+    /// Why not, where they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 reconciled_status!(DataModelStatus);
@@ -365,9 +389,10 @@ pub struct Index {
     pub unique: bool,
 }
 
-/// A condition between two attributes of an object, kept by the database.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// A condition that the database keeps: an attribute compared with another one, or with a sum over the object's parts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = ("has(self.other) != has(self.sumOf)", "a check compares with exactly one of other and sumOf"))]
 pub struct Check {
     /// Name in camelCase, for example `balanced`; it is in the error.
     #[schemars(length(min = 1, max = 40))]
@@ -378,8 +403,24 @@ pub struct Check {
     /// How the two are compared.
     pub operator: CheckOperator,
     /// The attribute on the right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 56))]
-    pub other: String,
+    pub other: Option<String>,
+    /// On the right, the sum of an attribute of the object's parts; for example so that the entries of a ledger batch add up to its total.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sum_of: Option<PartSum>,
+}
+
+/// The sum of a number over the parts of an object. A part without the number adds nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PartSum {
+    /// The name of the list of parts.
+    #[schemars(length(min = 1, max = 56))]
+    pub parts: String,
+    /// The number, an attribute of the parts.
+    #[schemars(length(min = 1, max = 56))]
+    pub attribute: String,
 }
 
 /// How a check compares two attributes.
@@ -401,6 +442,12 @@ pub enum CheckOperator {
 }
 
 impl CheckOperator {
+    /// Whether what met `before` meets this one too.
+    pub fn allows_all_of(self, before: Self) -> bool {
+        use CheckOperator::{Eq, Gt, Gte, Lt, Lte, Ne};
+        self == before || matches!((before, self), (Eq, Lte | Gte) | (Lt, Lte | Ne) | (Gt, Gte | Ne))
+    }
+
     /// As SQL writes it.
     pub fn symbol(self) -> &'static str {
         match self {

@@ -45,6 +45,9 @@ pub struct DataPlatformSpec {
     /// Defaults for the streams of this platform's DataModels.
     #[serde(default)]
     pub events: EventSettings,
+    /// What the platform's processes tell of themselves, beside their metrics and logs.
+    #[serde(default)]
+    pub telemetry: TelemetrySettings,
     /// What happens to the platform's own tables, roles and streams when this resource is deleted. The database itself, and models that are
     /// still declared, always stay.
     #[serde(default)]
@@ -52,6 +55,31 @@ pub struct DataPlatformSpec {
     /// While true, the operator leaves everything as it is.
     #[serde(default)]
     pub suspend: bool,
+}
+
+/// What the platform's processes tell of themselves, beside their metrics and logs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TelemetrySettings {
+    /// Where traces of the object API and of all services are sent by OTLP (http/protobuf), for example
+    /// `http://opentelemetry-collector.monitoring:4318`. Where left out, none are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^https?://"), length(max = 1024))]
+    pub otlp_endpoint: Option<String>,
+    /// How many in a hundred of the traces that begin in the platform are recorded. Of a trace that begins elsewhere, whoever began it decides.
+    #[serde(default = "default_trace_percentage")]
+    #[schemars(range(min = 0, max = 100))]
+    pub trace_percentage: u32,
+}
+
+fn default_trace_percentage() -> u32 {
+    100
+}
+
+impl Default for TelemetrySettings {
+    fn default() -> Self {
+        Self { otlp_endpoint: None, trace_percentage: default_trace_percentage() }
+    }
 }
 
 /// What the operator last saw and did.
@@ -119,7 +147,7 @@ fn default_replicas() -> u8 {
 }
 
 /// A key of a Secret in the same namespace.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecretKeyReference {
     /// The Secret's name.

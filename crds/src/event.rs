@@ -112,7 +112,9 @@ impl FromStr for Position {
     fn from_str(text: &str) -> Result<Self, NoPosition> {
         let parse = || {
             let (commit, index) = text.split_once('-')?;
-            if commit.len() != 16 || index.len() != 8 {
+            // Parsing a number would take a sign too.
+            let hex = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if commit.len() != 16 || index.len() != 8 || !hex(commit) || !hex(index) {
                 return None;
             }
             Some(Position { commit: u64::from_str_radix(commit, 16).ok()?, index: u32::from_str_radix(index, 16).ok()? })
@@ -230,6 +232,80 @@ pub fn retry_due_subject(namespace: &str, service: &str, event_id: &str) -> Stri
     format!("autonomy.{namespace}._retries.{service}.due.{event_id}")
 }
 
+/// Where the workers of a service agree on when a step may call next. It is beside the services' own subjects, so that it is none of their retries.
+pub fn rate_limit_subject(namespace: &str, service: &str, step: &str) -> String {
+    format!("autonomy.{namespace}._retries._limits.{service}.{}", routing_token(Some(step)))
+}
+
+/// Where a service with a schedule trigger keeps the last moment that was planned.
+pub fn schedule_progress_subject(namespace: &str, service: &str) -> String {
+    format!("autonomy.{namespace}._retries.{service}.progress")
+}
+
+/// CloudEvents `type` of the runs of schedule triggers.
+pub const RUN_TYPE: &str = "dev.autonomy.schedule.due";
+
+/// What a service with order per key keeps in the retry stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ordered<'a> {
+    /// That a worker is there.
+    Member(&'a str),
+    /// Who has a partition, and how far it is.
+    Partition(u64),
+    /// The event of a key that is tried again: the partition, and the key's hash.
+    Head(u64, &'a str),
+    /// An event that waits for its key's head: the partition, the key's hash, and its place in the model's stream.
+    Follower(u64, &'a str, u64),
+    /// An event on its way to become a dead letter: the partition, and its id.
+    Dying(u64, &'a str),
+}
+
+/// The subject of what a service with order per key keeps.
+pub fn ordered_subject(namespace: &str, service: &str, kept: Ordered<'_>) -> String {
+    let head = format!("autonomy.{namespace}._retries.{service}");
+    match kept {
+        Ordered::Member(worker) => format!("{head}.members.{worker}"),
+        Ordered::Partition(partition) => format!("{head}.partitions.{partition}"),
+        Ordered::Head(partition, key) => format!("{head}.heads.{partition}.{key}"),
+        Ordered::Follower(partition, key, sequence) => format!("{head}.followers.{partition}.{key}.{sequence:020}"),
+        Ordered::Dying(partition, event_id) => format!("{head}.dying.{partition}.{event_id}"),
+    }
+}
+
+/// Behind a service's name in the retry stream's subjects: what waits, in whichever way, for its time.
+pub const WAITING: [&str; 4] = ["scheduled", "heads", "followers", "dying"];
+
+/// Behind a service's name in the retry stream's subjects: retries and runs whose time has come.
+pub const DUE: &str = "due";
+
+/// Behind a service's name in the retry stream's subjects: all that [`Ordered`] has.
+pub const ORDERED: [&str; 5] = ["heads", "followers", "dying", "partitions", "members"];
+
+/// A service as CloudEvents `source` and as an actor.
+pub fn service_source(namespace: &str, service: &str) -> String {
+    format!("/namespaces/{namespace}/microservices/{service}")
+}
+
+/// All subjects of a service in the retry stream.
+pub fn service_retry_subjects(namespace: &str, service: &str) -> String {
+    format!("autonomy.{namespace}._retries.{service}.>")
+}
+
+/// A service's subjects of one kind in the retry stream: one of [`WAITING`] and [`ORDERED`], or [`DUE`].
+pub fn retry_subjects_of_kind(namespace: &str, service: &str, kind: &str) -> String {
+    format!("autonomy.{namespace}._retries.{service}.{kind}.>")
+}
+
+/// Whether a subject of the retry stream is that of an event that waits, in whichever way, for its time.
+pub fn is_waiting(subject: &str) -> bool {
+    subject.split('.').nth(4).is_some_and(|kept| WAITING.contains(&kept))
+}
+
+/// Whether a subject of the retry stream is that of a retry or a run whose time has come.
+pub fn is_due(subject: &str) -> bool {
+    subject.split('.').nth(4) == Some(DUE)
+}
+
 /// The stream of a namespace's dead letters.
 pub fn dead_letter_stream(namespace: &str) -> String {
     format!("{}_DEAD_LETTERS", namespace.to_uppercase())
@@ -243,6 +319,11 @@ pub fn dead_letter_stream_subjects(namespace: &str) -> String {
 /// The subject of a dead letter.
 pub fn dead_letter_subject(namespace: &str, service: &str, event_id: &str) -> String {
     format!("autonomy.{namespace}._dead_letters.{service}.{event_id}")
+}
+
+/// The core NATS subject on which a service's workers tell how far a file is loaded; `*` as the service listens to all of the namespace's.
+pub fn file_progress_subject(namespace: &str, service: &str) -> String {
+    format!("autonomy.{namespace}._files.{service}")
 }
 
 /// The header of an event that a person has replayed for a service, so that it takes effect once more: the replay's name.

@@ -10,6 +10,7 @@ pub mod data_platform;
 pub mod documents;
 pub mod event;
 pub mod fault;
+pub mod glob;
 pub mod micro_service;
 pub mod migration;
 pub mod names;
@@ -17,7 +18,9 @@ pub mod object_json;
 pub mod reference;
 pub mod resolve;
 pub mod resolved;
+pub mod schedule;
 pub mod schema;
+pub mod webhook;
 
 pub use data_model::{DataModel, DataModelSpec};
 pub use data_platform::{DataPlatform, DataPlatformSpec};

@@ -69,16 +69,22 @@ fn collect<'s>(kind: &str, path: &str, schema: &'s Value, known: &mut HashMap<St
     }
     let title = format!("{kind} `{path}`");
     found.push(Section { anchor: slug(&title), title, schema });
-    for (name, property) in properties(schema) {
+    // Steps within steps come behind what all steps have.
+    let (inner, own): (Vec<_>, Vec<_>) = properties(schema).into_iter().partition(|(_, field)| holds_steps(field));
+    for (name, property) in own.into_iter().chain(inner) {
         collect(kind, &format!("{path}.{name}"), property, known, found);
     }
+}
+
+fn holds_steps(field: &Value) -> bool {
+    properties(field.get("items").unwrap_or(field)).iter().any(|(name, _)| *name == "steps")
 }
 
 // What makes two objects the same for a reader: all but what the field says of them.
 fn shape(schema: &Value) -> String {
     let mut schema = schema.clone();
     if let Value::Object(members) = &mut schema {
-        members.retain(|name, _| !matches!(name.as_str(), "description" | "default" | "nullable"));
+        members.retain(|name, _| !matches!(name.as_str(), "description" | "default" | "nullable" | "x-kubernetes-validations"));
     }
     schema.to_string()
 }

@@ -419,7 +419,7 @@ pub struct Index {
     pub unique: bool,
 }
 
-/// A condition between two columns.
+/// A condition between a column and something else of its row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Check {
@@ -431,8 +431,34 @@ pub struct Check {
     pub column: String,
     /// How they are compared.
     pub operator: CheckOperator,
-    /// The column on the right.
-    pub other: String,
+    /// What is on the right.
+    #[serde(flatten)]
+    pub compared: Compared,
+}
+
+/// What a check compares a column with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Compared {
+    /// Another column.
+    #[serde(rename = "other")]
+    Column(String),
+    /// The sum of a number over the parts in a column.
+    SumOf {
+        /// The column with the parts.
+        column: String,
+        /// The JSON member of each part.
+        member: String,
+    },
+}
+
+impl Compared {
+    /// The column that it reads.
+    pub fn column(&self) -> &String {
+        match self {
+            Self::Column(column) | Self::SumOf { column, .. } => column,
+        }
+    }
 }
 
 /// The system columns, in JSON order: column and member.

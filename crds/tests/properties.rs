@@ -67,7 +67,13 @@ fn entity() -> impl Strategy<Value = Entity> {
                 indexes: indexes.into_iter().map(|(attributes, unique)| Index { attributes, unique }).collect(),
                 checks: checks
                     .into_iter()
-                    .map(|(name, attribute, other)| Check { name, attribute, operator: CheckOperator::Lte, other })
+                    .map(|(name, attribute, other)| Check {
+                        name,
+                        attribute,
+                        operator: CheckOperator::Lte,
+                        other: Some(other),
+                        sum_of: None,
+                    })
                     .collect(),
                 key,
                 extends,

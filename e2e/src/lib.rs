@@ -1,5 +1,6 @@
 //! What the tests of whole flows share: the binaries under test, and local mode as a child process.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -23,6 +24,9 @@ pub struct LocalProcess {
     pub name: String,
     /// Its process id.
     pub pid: i32,
+    /// Where a role answers `/healthz`, `/readyz` and `/metrics`.
+    #[serde(default)]
+    pub operations: Option<SocketAddr>,
 }
 
 impl LocalState {

@@ -241,6 +241,10 @@ BEGIN
   RETURN NEW;
 END $function$;
 
+CREATE OR REPLACE FUNCTION autonomy.part_sum(parts jsonb, member text) RETURNS numeric LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+  SET search_path = pg_catalog, pg_temp AS
+  $function$ SELECT coalesce(sum((part->>member)::numeric), 0) FROM jsonb_array_elements(parts) AS part $function$;
+
 CREATE OR REPLACE FUNCTION autonomy.refuse_truncate() RETURNS trigger LANGUAGE plpgsql AS $function$
 BEGIN
   RAISE EXCEPTION 'TRUNCATE of % would leave no events of what is gone; use DELETE', TG_TABLE_NAME USING ERRCODE = 'feature_not_supported';

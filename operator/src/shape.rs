@@ -1,7 +1,9 @@
 //! What a model stands for in PostgreSQL: tables, columns, constraints, indexes, views and enumeration types, as plain values that the planner
 //! compares. Pure.
 
-use autonomy_crds::resolved::{CheckOperator, Column, ColumnKind, Entity, Model, OnDelete, PART_POSITION_COLUMN, PartShape, ValueType};
+use autonomy_crds::resolved::{
+    CheckOperator, Column, ColumnKind, Compared, Entity, Model, OnDelete, PART_POSITION_COLUMN, PartShape, ValueType,
+};
 use serde_json::Value;
 
 /// A model's schema.
@@ -243,14 +245,14 @@ pub enum CheckShape {
         /// The most.
         most: u32,
     },
-    /// Two columns compare.
+    /// A column compares with something else of its row.
     Compare {
         /// The column on the left.
         column: String,
         /// How.
         operator: CheckOperator,
-        /// The column on the right.
-        other: String,
+        /// What is on the right.
+        compared: Compared,
     },
 }
 
@@ -260,7 +262,7 @@ impl CheckShape {
             Self::MinLength { column, .. } | Self::MaxBytes { column, .. } | Self::Range { column, .. } | Self::Items { column, .. } => {
                 vec![column]
             }
-            Self::Compare { column, other, .. } => vec![column, other],
+            Self::Compare { column, compared, .. } => vec![column, compared.column()],
         }
     }
 
@@ -275,7 +277,7 @@ impl CheckShape {
             Self::MinLength { column, .. } | Self::MaxBytes { column, .. } | Self::Range { column, .. } | Self::Items { column, .. } => {
                 rename(column);
             }
-            Self::Compare { column, other, .. } => {
+            Self::Compare { column, compared: Compared::Column(other) | Compared::SumOf { column: other, .. }, .. } => {
                 rename(column);
                 rename(other);
             }
@@ -295,17 +297,12 @@ impl CheckShape {
             (Self::Items { column, least, most }, Self::Items { column: same, least: least_before, most: most_before }) => {
                 column == same && least <= least_before && most >= most_before
             }
-            (Self::Compare { column, operator, other }, Self::Compare { column: same, operator: before, other: other_before }) => {
-                column == same && other == other_before && compare_allows(*operator, *before)
+            (Self::Compare { column, operator, compared }, Self::Compare { column: same, operator: before, compared: compared_before }) => {
+                column == same && compared == compared_before && operator.allows_all_of(*before)
             }
             _ => false,
         }
     }
-}
-
-fn compare_allows(now: CheckOperator, before: CheckOperator) -> bool {
-    use CheckOperator::{Eq, Gt, Gte, Lt, Lte, Ne};
-    now == before || matches!((before, now), (Eq, Lte | Gte) | (Lt, Lte | Ne) | (Gt, Gte | Ne))
 }
 
 /// An index.
@@ -461,7 +458,7 @@ fn constraints(entity: &Entity) -> Vec<ConstraintShape> {
         }
     }
     for check in &entity.checks {
-        let rule = CheckShape::Compare { column: check.column.clone(), operator: check.operator, other: check.other.clone() };
+        let rule = CheckShape::Compare { column: check.column.clone(), operator: check.operator, compared: check.compared.clone() };
         add(check.name.clone(), Rule::Check(rule));
     }
     constraints

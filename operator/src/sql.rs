@@ -3,7 +3,7 @@
 mod history;
 
 use autonomy_crds::names::{quote_identifier, shortened};
-use autonomy_crds::resolved::OnDelete;
+use autonomy_crds::resolved::{Compared, OnDelete};
 use base64::Engine;
 use serde_json::Value;
 
@@ -275,7 +275,13 @@ fn check_expression(check: &CheckShape) -> String {
                 "CASE WHEN jsonb_typeof({column}) = 'array' THEN jsonb_array_length({column}) BETWEEN {least} AND {most} ELSE false END"
             )
         }
-        CheckShape::Compare { column, operator: compared, other } => format!("{} {} {}", q(column), compared.symbol(), q(other)),
+        CheckShape::Compare { column, operator, compared } => {
+            let right = match compared {
+                Compared::Column(other) => q(other),
+                Compared::SumOf { column, member } => format!("autonomy.part_sum({}, {})", q(column), quote_literal(member)),
+            };
+            format!("{} {} {right}", q(column), operator.symbol())
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use autonomy_crds::resolved::Compared;
 use serde_json::Value;
 
 use crate::shape::{CheckShape, ColumnShape, ConstraintShape, EnumerationShape, HistoryShape, IndexShape, SqlType, TableShape, ViewShape};
@@ -322,7 +323,10 @@ impl CheckShape {
             Self::Range { column, minimum: None, maximum: Some(maximum) } => format!("{column} is at most {maximum}"),
             Self::Range { column, .. } => format!("{column} is a number"),
             Self::Items { column, least, most } => format!("{column} has {least} to {most} parts"),
-            Self::Compare { column, operator, other } => format!("{column} {} {other}", operator.symbol()),
+            Self::Compare { column, operator, compared: Compared::Column(other) } => format!("{column} {} {other}", operator.symbol()),
+            Self::Compare { column, operator, compared: Compared::SumOf { column: parts, member } } => {
+                format!("{column} {} the sum of {member} over {parts}", operator.symbol())
+            }
         }
     }
 }

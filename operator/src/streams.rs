@@ -136,6 +136,8 @@ fn retry_stream(namespace: &str, settings: &StreamSettings) -> Config {
         description: Some(format!("Events of namespace {namespace} that wait for another attempt")),
         max_messages_per_subject: 1,
         allow_message_schedules: true,
+        // A planned run comes with the note that it was planned, or not at all.
+        allow_atomic_publish: true,
         // The server sets it with schedules: a schedule's subject holds its last message only.
         allow_rollup: true,
         ..base(event::retry_stream(namespace), event::retry_stream_subjects(namespace), settings)

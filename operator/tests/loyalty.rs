@@ -142,3 +142,46 @@ entities:
         assert!(error.contains(told), "{sql}: {error}");
     }
 }
+
+#[tokio::test]
+async fn the_sum_of_parts_is_checked_whoever_writes() {
+    let server = Server::start().await;
+    let pool = server.database("ledger").await;
+    let batch = |list: &str, renamed_from: &str| {
+        support::shop(&format!(
+            "
+entities:
+  - name: Batch
+    attributes: [{{name: total, type: decimal, precision: 10, scale: 2, required: true}}]
+    parts: [{{name: {list}, entity: Entry{renamed_from}}}]
+    checks: [{{name: entriesAddUp, attribute: total, operator: eq, sumOf: {{parts: {list}, attribute: debit}}}}]
+  - {{name: Entry, partOf: Batch, attributes: [{{name: debit, type: decimal}}, {{name: credit, type: decimal}}]}}
+"
+        ))
+    };
+    let model = batch("entries", "");
+    apply_models(&pool, std::slice::from_ref(&model)).await.expect("applied");
+    let insert = |total: &str, entries: &str| format!("INSERT INTO shop.batch (total, entries) VALUES ({total}, '{entries}')");
+    // Decimals are added up exactly; a part without the number adds nothing.
+    execute(&pool, &insert("0.3", r#"[{"debit": 0.1}, {"debit": 0.2, "credit": 7}, {"debit": null}, {"credit": 7}]"#)).await;
+    execute(&pool, &insert("0", "[]")).await;
+    let refused = async |pool: &PgPool, sql: String| {
+        let error = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(pool).await.expect_err("refused").to_string();
+        assert!(error.contains("batch__entries_add_up__check"), "{error}");
+    };
+    refused(&pool, insert("0.31", r#"[{"debit": 0.1}, {"debit": 0.2}]"#)).await;
+    refused(&pool, "UPDATE shop.batch SET total = total + 1".to_owned()).await;
+    // The API's role neither owns the function nor sees more than it needs to.
+    let options: PgConnectOptions = server.postgres.url("ledger").parse().expect("a URL");
+    let api = options.username("autonomy_ledger_api").password(&settings().api_password);
+    let api = PgPool::connect_with(api).await.expect("the API's login");
+    execute(&api, &insert("5", r#"[{"debit": 5}]"#)).await;
+    refused(&api, insert("5", r#"[{"debit": 4}]"#)).await;
+    // The check follows a rename of the list, without a look at the rows.
+    let renamed = batch("lines", ", renamedFrom: entries");
+    let facts = Facts::read(&pool, Some(&model)).await.expect("facts");
+    assert!(plan::plan(Some(&model), &renamed, &facts).is_safe());
+    apply_models(&pool, &[renamed]).await.expect("applied");
+    let sql = r#"INSERT INTO shop.batch (total, lines) VALUES (5, '[{"debit": 4}]')"#;
+    refused(&pool, sql.to_owned()).await;
+}

@@ -211,7 +211,10 @@ impl Draft {
                     ("checks", list) => {
                         for check in list.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
                             lists.extend(
-                                check.iter_mut().filter(|(member, _)| *member == "attribute" || *member == "other").map(|(_, value)| value),
+                                check
+                                    .iter_mut()
+                                    .filter(|(member, _)| ["attribute", "other"].contains(&member.as_str()))
+                                    .map(|(_, value)| value),
                             );
                         }
                     }
@@ -221,6 +224,22 @@ impl Draft {
         }
         for value in lists.into_iter().filter(|value| **value == former) {
             *value = name.as_str().into();
+        }
+        // Sums over the parts whose attribute it is.
+        let part = self.entities[index]["name"].clone();
+        for owner in &mut self.entities {
+            let lists: Vec<Value> = owner["parts"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|list| list["entity"] == part)
+                .map(|list| list["name"].clone())
+                .collect();
+            for sum in owner["checks"].as_array_mut().into_iter().flatten().filter_map(|check| check.get_mut("sumOf")) {
+                if lists.contains(&sum["parts"]) && sum["attribute"] == former {
+                    sum["attribute"] = name.as_str().into();
+                }
+            }
         }
     }
 
@@ -269,8 +288,21 @@ impl Draft {
         let numbers: Vec<Value> =
             attributes.iter().filter(|attribute| attribute["type"] == "integer").map(|attribute| attribute["name"].clone()).collect();
         let operators = ["lte", "gte", "ne"];
-        if numbers.len() > 1 {
-            let check = json!({"name": self.name("check"), "attribute": numbers[0], "operator": operators[usize::from(detail) % 3], "other": numbers[1]});
+        let operator = operators[usize::from(detail) % 3];
+        let parts = self.entities[index]["parts"][0].clone();
+        let part = self.entities.iter().find(|entity| entity["name"] == parts["entity"]);
+        let summed = part
+            .map(|part| &part["attributes"])
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .find(|attribute| attribute["type"] == "integer");
+        if let (Some(summed), Some(number), true) = (summed, numbers.first(), detail.is_multiple_of(2)) {
+            let sum = json!({"parts": parts["name"], "attribute": summed["name"]});
+            let check = json!({"name": self.name("check"), "attribute": number, "operator": operator, "sumOf": sum});
+            push(&mut self.entities[index], "checks", check);
+        } else if numbers.len() > 1 {
+            let check = json!({"name": self.name("check"), "attribute": numbers[0], "operator": operator, "other": numbers[1]});
             push(&mut self.entities[index], "checks", check);
         }
     }

@@ -45,6 +45,20 @@ pub enum Error {
 }
 
 impl Role {
+    /// Its name, as on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Api(_) => "api",
+            Self::Relay(_) => "relay",
+            Self::Worker(_) => "worker",
+        }
+    }
+
+    /// Whether it makes spans of traces. The relay passes on what writers gave, and nothing is made for each event on its way.
+    pub fn makes_spans(&self) -> bool {
+        !matches!(self, Self::Relay(_))
+    }
+
     /// The threads that the role works with. The relay's events go one after the other whatever is done, so it has one thread: nothing is handed
     /// from thread to thread, and what goes to NATS gathers into large writes.
     ///
@@ -66,7 +80,7 @@ impl Role {
         match self {
             Self::Api(options) => autonomy_api::run(options, stop).await.map_err(Error::from),
             Self::Relay(options) => autonomy_relay::run(options, stop).await.map_err(Error::from),
-            Self::Worker(options) => autonomy_worker::run(options, stop).await.map_err(Error::from),
+            Self::Worker(options) => autonomy_worker::run(options, None, stop).await.map_err(Error::from),
         }
     }
 }

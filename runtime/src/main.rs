@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use autonomy_process::telemetry::error_chain;
-use autonomy_process::{shutdown, telemetry};
+use autonomy_process::role;
 use autonomy_runtime::Command;
 use clap::Parser;
 
@@ -11,30 +10,7 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let command = Command::parse();
-    telemetry::start_logging(&command.log);
-    match command.role.executor() {
-        Ok(executor) => executor.block_on(run(command)),
-        Err(error) => {
-            tracing::error!(%error, "the process can't have its threads");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn run(command: Command) -> ExitCode {
-    let stop = match shutdown::stop_on_signal() {
-        Ok(stop) => stop,
-        Err(error) => {
-            tracing::error!(%error, "the signal handlers can't be set");
-            return ExitCode::FAILURE;
-        }
-    };
-    match command.role.run(stop).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error = %error_chain(&error), "the process ends");
-            ExitCode::FAILURE
-        }
-    }
+    let Command { log, role } = Command::parse();
+    let (executor, name, spans) = (role.executor(), role.name(), role.makes_spans());
+    role::run(executor, &log, name, spans, |stop| role.run(stop))
 }

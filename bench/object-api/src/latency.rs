@@ -7,11 +7,11 @@ use async_nats::jetstream::consumer::{DeliverPolicy, push};
 use futures::StreamExt;
 use hyper::Method;
 
-use crate::load::{Call, Connection, LoadError};
-use crate::measure::quantile;
-use crate::platform::Platform;
-use crate::sales::{Body, Kind};
 use crate::scenarios::System;
+use autonomy_bench::load::{Call, Connection, LoadError};
+use autonomy_bench::measure::quantile;
+use autonomy_bench::platform::Platform;
+use autonomy_bench::sales::{Body, Kind};
 
 /// Why the latency could not be measured.
 #[derive(Debug, thiserror::Error)]

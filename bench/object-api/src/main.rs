@@ -3,28 +3,21 @@
 
 mod copy;
 mod latency;
-mod load;
-mod measure;
 mod peers;
-mod platform;
-mod results;
-mod sales;
 mod scenarios;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use autonomy_bench::load;
+use autonomy_bench::measure::quantile;
+use autonomy_bench::platform::{Declared, Platform, spent};
+use autonomy_bench::results::{Results, machine};
+use autonomy_bench::sales::{Body, Kind, seed_retail};
 use clap::Parser;
-use hyper::Method;
-use serde_json::{Map, Value as Json, json};
 
-use crate::load::{Call, Connection};
-use crate::measure::quantile;
 use crate::peers::{Dialect, Peer};
-use crate::platform::Platform;
-use crate::results::Results;
-use crate::sales::{Body, Kind};
 use crate::scenarios::{Effort, System};
 
 const STREAM: &str = "DEFAULT_SALES";
@@ -69,9 +62,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let effort = Effort { duration: Duration::from_secs(options.seconds), bulk_connections: 4, connections: 32 };
     let files = [options.bench.join("object-api/sales.yaml"), options.bench.join("../examples/retail-loyalty/models")];
     let programs = std::env::current_exe()?.parent().unwrap_or(Path::new(".")).to_owned();
-    let platform = Platform::start(&programs, &files, folder.path(), "sales").await?;
-    autonomy(&options, &platform, effort, &mut results).await?;
+    let declared = Declared { files: &files, model: "sales", services: &[], environment: &[] };
+    let platform = Platform::start(&programs, folder.path(), declared).await?;
+    // What the peers do too comes first, in a database and streams that are small for all of them.
     retail(&options, &platform, effort, &programs, folder.path(), &mut results).await?;
+    autonomy(&options, &platform, effort, &mut results).await?;
     platform.stop().await;
     if let Some(file) = &options.json {
         std::fs::write(file, serde_json::to_vec_pretty(&results)?)?;
@@ -80,17 +75,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         std::fs::write(file, results.markdown())?;
     }
     Ok(())
-}
-
-fn machine() -> Map<String, Json> {
-    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")).map(|rest| rest.trim_start_matches(['\t', ' ', ':']));
-    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kibibytes = memory.lines().next().and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0);
-    let facts =
-        [("CPUs", cpus.to_string()), ("model", model.unwrap_or("unknown").to_owned()), ("memory GiB", (kibibytes / 1_048_576).to_string())];
-    facts.into_iter().map(|(name, fact)| (name.to_owned(), fact.into())).collect()
 }
 
 async fn autonomy(options: &Options, platform: &Platform, effort: Effort, results: &mut Results) -> Result<(), Box<dyn Error>> {
@@ -115,6 +99,7 @@ async fn autonomy(options: &Options, platform: &Platform, effort: Effort, result
     }
     if wants("bulk") {
         for size in LISTS {
+            platform.settle().await?;
             let (rate, note) = scenarios::bulk(&mut system, &Kind::Plain, size, effort, Some((platform, STREAM))).await?;
             results.add(&format!("bulk POST, lists of {size}"), "Sales/s", "autonomy", rate, note);
         }
@@ -136,9 +121,10 @@ async fn autonomy(options: &Options, platform: &Platform, effort: Effort, result
 async fn limit(platform: &Platform, system: &mut System, effort: Effort, results: &mut Results) -> Result<(), Box<dyn Error>> {
     let before: u64 = platform.messages(STREAM).await?;
     let first: i64 = sqlx::query_scalar("SELECT count(*) FROM sales.sale").fetch_one(&platform.admin).await?;
-    platform.hold_relay(true);
+    platform.hold("relay", true);
     copy::make_table(&platform.admin).await?;
     for size in [500, 5_000] {
+        platform.settle().await?;
         let scenario = format!("without events, {size} a transaction");
         let outcome = scenarios::bulk(system, &Kind::Plain, size, effort, None).await;
         let url = platform.database_url("autonomy");
@@ -147,12 +133,12 @@ async fn limit(platform: &Platform, system: &mut System, effort: Effort, results
         results.add(&scenario, "Sales/s", "autonomy", rate, note);
         results.add(&scenario, "Sales/s", "parallel binary COPY", copied, "no HTTP, no JSON, no checks".to_owned());
     }
-    platform.hold_relay(false);
+    platform.hold("relay", false);
     let now: i64 = sqlx::query_scalar("SELECT count(*) FROM sales.sale").fetch_one(&platform.admin).await?;
     let backlog = u64::try_from(now - first).unwrap_or(0);
     let costs = platform.costs();
     let seconds = platform.wait_for_messages(STREAM, before + backlog).await?;
-    let note = format!("{backlog} changes waited; {}", scenarios::spent(&costs, &platform.costs(), backlog));
+    let note = format!("{backlog} changes waited; {}", spent(&costs, &platform.costs(), backlog));
     results.add("the relay alone, behind a backlog", "events/s", "autonomy", backlog as f64 / seconds, note);
     Ok(())
 }
@@ -169,11 +155,11 @@ async fn transaction(platform: &Platform, system: &mut System, mebibytes: u64, r
     load::send_pieces(&system.target, &system.collection, pieces, lines).await?;
     let committed = begun.elapsed().as_secs_f64();
     let scenario = format!("one body of {mebibytes} MiB, one transaction");
-    let note = format!("NDJSON, {rows} Sales; {}", scenarios::spent(&costs, &platform.costs(), rows));
+    let note = format!("NDJSON, {rows} Sales; {}", spent(&costs, &platform.costs(), rows));
     results.add(&scenario, "Sales/s", "autonomy", rows as f64 / committed, note);
     let costs = platform.costs();
     let seconds = platform.wait_for_messages(STREAM, before + rows).await?;
-    let note = format!("the last {seconds:.0} s behind the commit; {}", scenarios::spent(&costs, &platform.costs(), rows));
+    let note = format!("the last {seconds:.0} s behind the commit; {}", spent(&costs, &platform.costs(), rows));
     results.add("its events", "events/s", "autonomy", rows as f64 / seconds, note);
     Ok(())
 }
@@ -187,7 +173,8 @@ async fn retail(
     folder: &Path,
     results: &mut Results,
 ) -> Result<(), Box<dyn Error>> {
-    let kind = stores_and_products(platform).await?;
+    let (stores, products) = seed_retail(platform).await?;
+    let kind = Kind::Retail { stores, products };
     let mut system = System {
         name: "autonomy".to_owned(),
         target: platform.target(),
@@ -198,12 +185,13 @@ async fn retail(
     };
     if options.wants("retail") {
         for size in LISTS {
+            platform.settle().await?;
             let (rate, note) = scenarios::bulk(&mut system, &kind, size, effort, Some((platform, RETAIL_STREAM))).await?;
             results.add(&format!("bulk POST of retail Sales, lists of {size}"), "Sales/s", "autonomy", rate, note);
         }
     }
     if options.wants("single") {
-        scenarios::single(&mut system, &kind, effort, results).await?;
+        scenarios::single(&mut system, &kind, effort, platform, results).await?;
     }
     if !options.wants("peers") {
         return Ok(());
@@ -212,32 +200,18 @@ async fn retail(
         let mut running = peer.start(&platform.admin, |database| platform.database_url(database), folder).await?;
         if options.wants("retail") {
             for size in LISTS {
+                platform.settle().await?;
                 let (rate, note) = scenarios::bulk(&mut running.system, &kind, size, effort, None).await?;
                 let note = if note.is_empty() { peer.note.to_owned() } else { note };
                 results.add(&format!("bulk POST of retail Sales, lists of {size}"), "Sales/s", peer.name, rate, note);
             }
         }
         if options.wants("single") {
-            scenarios::single(&mut running.system, &kind, effort, results).await?;
+            scenarios::single(&mut running.system, &kind, effort, platform, results).await?;
         }
         running.stop().await;
     }
     Ok(())
-}
-
-async fn stores_and_products(platform: &Platform) -> Result<Kind, Box<dyn Error>> {
-    let mut connection = Connection::open(&platform.target()).await?;
-    let ids = |first: u128, count: u128| (0..count).map(|n| uuid::Uuid::from_u128(first + n)).collect::<Vec<_>>();
-    let (stores, products) = (ids(0x0190_0000_0000_7000_8000_0000_0000_1000, 40), ids(0x0190_0000_0000_7000_8000_0000_0000_2000, 200));
-    let store = |(n, id): (usize, &uuid::Uuid)| json!({"id": id, "storeNumber": format!("S{n:05}"), "name": "A store", "city": "Berlin"});
-    let product = |(n, id): (usize, &uuid::Uuid)| json!({"id": id, "productCode": format!("P{n:06}"), "name": "A product", "category": "all", "unitPrice": 1});
-    let store: Vec<_> = stores.iter().enumerate().map(store).collect();
-    let product: Vec<_> = products.iter().enumerate().map(product).collect();
-    for (path, list) in [("/api/retail/stores", store), ("/api/retail/products", product)] {
-        let body = serde_json::Value::from(list).to_string().into();
-        connection.send(Call { method: Method::POST, path: path.to_owned(), body }).await?;
-    }
-    Ok(Kind::Retail { stores, products })
 }
 
 fn peers(options: &Options, programs: &Path) -> Vec<Peer> {

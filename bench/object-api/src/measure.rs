@@ -44,9 +44,18 @@ pub fn own_cost() -> Cost {
     Cost { cpu_seconds: ticks as f64 / 100.0, peak_mebibytes: peak(std::process::id()) }
 }
 
+/// The memory that a process has resident now, in MiB.
+pub fn resident(pid: u32) -> f64 {
+    memory(pid, "VmRSS:")
+}
+
 fn peak(pid: u32) -> f64 {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, which: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(which)).unwrap_or_default();
     line.trim().trim_end_matches(" kB").trim().parse::<f64>().unwrap_or(0.0) / 1024.0
 }
 

@@ -8,8 +8,8 @@ use autonomy_servers::Child;
 use nix::sys::signal::Signal;
 use sqlx::{AssertSqlSafe, PgPool};
 
-use crate::load::Target;
 use crate::scenarios::System;
+use autonomy_bench::load::Target;
 
 const PATIENCE: Duration = Duration::from_secs(180);
 

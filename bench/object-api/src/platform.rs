@@ -64,6 +64,19 @@ struct LocalProcess {
     pid: u32,
 }
 
+/// What runs on the platform.
+#[derive(Clone, Copy, Debug)]
+pub struct Declared<'d> {
+    /// The YAML files.
+    pub files: &'d [PathBuf],
+    /// The model that the API must serve.
+    pub model: &'d str,
+    /// The services that must have their workers.
+    pub services: &'d [&'d str],
+    /// Environment variables.
+    pub environment: &'d [(&'d str, &'d str)],
+}
+
 /// The platform while it runs.
 pub struct Platform {
     local: Child,
@@ -85,16 +98,35 @@ pub struct Costs {
     pub nats: Cost,
     /// PostgreSQL, all its processes.
     pub postgresql: Cost,
-    /// The load generator: this process itself.
+    /// The workers.
+    pub workers: Cost,
+    /// The load generator: this process itself, with whatever it plays.
     pub load: Cost,
 }
 
+/// CPU microseconds an object between two moments, process by process.
+pub fn spent(before: &Costs, after: &Costs, objects: u64) -> String {
+    let each = |before: Cost, after: Cost| (after.cpu_seconds - before.cpu_seconds) * 1e6 / objects.max(1) as f64;
+    let workers = each(before.workers, after.workers);
+    let workers = if workers > 0.0 { format!(", worker {workers:.1}") } else { String::new() };
+    format!(
+        "CPU µs each: API {:.1}, PostgreSQL {:.1}, relay {:.1}, NATS {:.1}{workers}, load {:.1}; peak MiB: API {:.0}, relay {:.0}",
+        each(before.api, after.api),
+        each(before.postgresql, after.postgresql),
+        each(before.relay, after.relay),
+        each(before.nats, after.nats),
+        each(before.load, after.load),
+        after.api.peak_mebibytes,
+        after.relay.peak_mebibytes,
+    )
+}
+
 impl Platform {
-    /// Starts it with these YAML files and waits until the API serves `model`.
+    /// Starts it and waits until all of it is there.
     ///
     /// # Errors
     /// When it does not come up.
-    pub async fn start(programs: &Path, files: &[PathBuf], folder: &Path, model: &str) -> Result<Self, PlatformError> {
+    pub async fn start(programs: &Path, folder: &Path, declared: Declared<'_>) -> Result<Self, PlatformError> {
         let program = programs.join("autonomy");
         let log = folder.join("local.log");
         let output = std::fs::File::create(&log).map_err(|error| PlatformError::File(log.clone(), error))?;
@@ -102,17 +134,17 @@ impl Platform {
         let data = folder.join("data");
         let mut command = Command::new(&program);
         command.arg("local");
-        for file in files {
+        for file in declared.files {
             command.arg("--file").arg(file);
         }
         command.arg("--data-dir").arg(&data).args(["--listen", "127.0.0.1:0"]);
-        command.stdin(Stdio::null()).stdout(output).stderr(errors);
+        command.envs(declared.environment.iter().copied()).stdin(Stdio::null()).stdout(output).stderr(errors);
         let local = Child::spawn(command, Signal::SIGTERM).map_err(|error| PlatformError::Start(program, error))?;
         let begun = Instant::now();
         let file = loop {
             let text = std::fs::read(data.join("local.json")).unwrap_or_default();
             if let Ok(file) = serde_json::from_slice::<LocalFile>(&text)
-                && serves(&file, model).await
+                && serves(&file, &declared).await
             {
                 break file;
             }
@@ -145,12 +177,39 @@ impl Platform {
     /// What its processes have cost so far.
     pub fn costs(&self) -> Costs {
         let of = |name: &str| self.pid(name).map(cost).unwrap_or_default();
-        Costs { api: of("api"), relay: of("relay"), nats: of("nats-server"), postgresql: of("postgresql"), load: own_cost() }
+        let workers = self.file.processes.iter().filter(|process| process.name.starts_with("worker/"));
+        let workers = workers.map(|process| cost(process.pid)).fold(Cost::default(), |sum, cost| Cost {
+            cpu_seconds: sum.cpu_seconds + cost.cpu_seconds,
+            peak_mebibytes: sum.peak_mebibytes.max(cost.peak_mebibytes),
+        });
+        Costs { api: of("api"), relay: of("relay"), nats: of("nats-server"), postgresql: of("postgresql"), workers, load: own_cost() }
     }
 
-    /// Holds or lets go on the relay, for what is measured without events.
-    pub fn hold_relay(&self, hold: bool) {
-        if let Some(pid) = self.pid("relay") {
+    /// Waits until PostgreSQL has no work left over from before: a checkpoint is made, and autovacuum comes to its end. What is measured next, of
+    /// whatever system, pays for nothing but itself.
+    ///
+    /// # Errors
+    /// When the database refuses, or does not come to rest.
+    pub async fn settle(&self) -> Result<(), PlatformError> {
+        sqlx::query("CHECKPOINT").execute(&self.admin).await?;
+        let begun = Instant::now();
+        loop {
+            let busy: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'")
+                .fetch_one(&self.admin)
+                .await?;
+            if busy == 0 {
+                return Ok(());
+            }
+            if begun.elapsed() > PATIENCE * 3 {
+                return Err(PlatformError::NotReady { what: "PostgreSQL's autovacuum".to_owned(), log: PathBuf::from("postgresql.log") });
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Holds a process or lets it go on: the relay for what is measured without events, a worker so that events gather.
+    pub fn hold(&self, process: &str, hold: bool) {
+        if let Some(pid) = self.pid(process) {
             let signal = if hold { Signal::SIGSTOP } else { Signal::SIGCONT };
             // It fails only for a process that has ended.
             let _ = nix::sys::signal::kill(Pid::from_raw(pid.cast_signed()), signal);
@@ -186,16 +245,18 @@ impl Platform {
         self.local.stop(Signal::SIGTERM, Duration::from_secs(60)).await;
     }
 
-    fn pid(&self, name: &str) -> Option<u32> {
+    /// The process of this name: `api`, `relay`, `worker/{service}` and so on.
+    pub fn pid(&self, name: &str) -> Option<u32> {
         self.file.processes.iter().find(|process| process.name == name).map(|process| process.pid)
     }
 }
 
-async fn serves(file: &LocalFile, model: &str) -> bool {
+async fn serves(file: &LocalFile, declared: &Declared<'_>) -> bool {
     let target = Target { address: file.api.trim_start_matches("http://").to_owned(), headers: Vec::new() };
-    let call = crate::load::Call { method: hyper::Method::GET, path: format!("/api/{model}"), body: bytes::Bytes::new() };
-    let all_there =
-        ["postgresql", "nats-server", "api", "relay"].iter().all(|name| file.processes.iter().any(|process| process.name == *name));
+    let call = crate::load::Call { method: hyper::Method::GET, path: format!("/api/{}", declared.model), body: bytes::Bytes::new() };
+    let is_there = |name: &str| file.processes.iter().any(|process| process.name == name);
+    let all_there = ["postgresql", "nats-server", "api", "relay"].into_iter().all(is_there)
+        && declared.services.iter().all(|service| is_there(&format!("worker/{service}")));
     match crate::load::Connection::open(&target).await {
         Ok(mut connection) => all_there && connection.send(call).await.is_ok(),
         Err(_) => false,

@@ -87,3 +87,15 @@ fn number(value: f64) -> String {
     }
     text
 }
+
+/// What is said of the machine, by name.
+pub fn machine() -> Map<String, Json> {
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")).map(|rest| rest.trim_start_matches(['\t', ' ', ':']));
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kibibytes = memory.lines().next().and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0);
+    let facts =
+        [("CPUs", cpus.to_string()), ("model", model.unwrap_or("unknown").to_owned()), ("memory GiB", (kibibytes / 1_048_576).to_string())];
+    facts.into_iter().map(|(name, fact)| (name.to_owned(), fact.into())).collect()
+}

@@ -3,7 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use hyper::Method;
+use serde_json::json;
 use uuid::Uuid;
+
+use crate::load::{Call, Connection, LoadError};
+use crate::platform::Platform;
 
 const STORES: u64 = 40;
 // As wide as a receipt number, and nowhere else in a body.
@@ -20,6 +25,15 @@ pub enum Kind {
         stores: Vec<Uuid>,
         /// Ids of products that are there.
         products: Vec<Uuid>,
+    },
+    /// The same, waiting for points.
+    Loyalty {
+        /// Ids of stores that are there.
+        stores: Vec<Uuid>,
+        /// Ids of products that are there.
+        products: Vec<Uuid>,
+        /// How many customers there are, numbered from 0.
+        customers: u64,
     },
 }
 
@@ -92,12 +106,35 @@ fn sale(kind: &Kind, number: u64) -> String {
                 r#"{{"storeId":"{store}","receiptNumber":"{PLACE}","status":"completed","soldAt":"2026-11-20T{hour:02}:{minute:02}:{second:02}Z","businessDate":"2026-11-20","customerNumber":"C{customer:08}","totalAmount":{total},"taxAmount":{tax},"currency":"EUR","points":{points},"paid":true}}"#
             )
         }
-        Kind::Retail { stores, products } => {
+        Kind::Retail { stores, products } | Kind::Loyalty { stores, products, .. } => {
+            let (customer, loyalty) = match kind {
+                Kind::Loyalty { customers, .. } => (format!("C{:07}", customer % customers), r#""loyalty":"pending","#),
+                _ => (format!("C{customer:08}"), ""),
+            };
             let store = stores[number as usize % stores.len()];
             let product = products[number as usize % products.len()];
             format!(
-                r#"{{"storeId":"{store}","receiptNumber":"{PLACE}","status":"completed","soldAt":"2026-11-20T{hour:02}:{minute:02}:{second:02}Z","businessDate":"2026-11-20","customerNumber":"C{customer:08}","totalAmount":{total},"currency":"EUR","lines":[{{"lineNumber":1,"quantity":1,"unitPrice":{total},"amount":{total},"productId":"{product}"}}]}}"#
+                r#"{{"storeId":"{store}","receiptNumber":"{PLACE}","status":"completed","soldAt":"2026-11-20T{hour:02}:{minute:02}:{second:02}Z","businessDate":"2026-11-20","customerNumber":"{customer}",{loyalty}"totalAmount":{total},"currency":"EUR","lines":[{{"lineNumber":1,"quantity":1,"unitPrice":{total},"amount":{total},"productId":"{product}"}}]}}"#
             )
         }
     }
+}
+
+/// Makes the stores and products that retail Sales refer to; gives their ids.
+///
+/// # Errors
+/// When the API refuses them.
+pub async fn seed_retail(platform: &Platform) -> Result<(Vec<Uuid>, Vec<Uuid>), LoadError> {
+    let mut connection = Connection::open(&platform.target()).await?;
+    let ids = |first: u128, count: u128| (0..count).map(|n| Uuid::from_u128(first + n)).collect::<Vec<_>>();
+    let (stores, products) = (ids(0x0190_0000_0000_7000_8000_0000_0000_1000, 40), ids(0x0190_0000_0000_7000_8000_0000_0000_2000, 200));
+    let store = |(n, id): (usize, &Uuid)| json!({"id": id, "storeNumber": format!("S{n:05}"), "name": "A store", "city": "Berlin"});
+    let product = |(n, id): (usize, &Uuid)| json!({"id": id, "productCode": format!("P{n:06}"), "name": "A product", "category": "all", "unitPrice": 1});
+    let store: Vec<_> = stores.iter().enumerate().map(store).collect();
+    let product: Vec<_> = products.iter().enumerate().map(product).collect();
+    for (path, list) in [("/api/retail/stores", store), ("/api/retail/products", product)] {
+        let body = serde_json::Value::from(list).to_string().into();
+        connection.send(Call { method: Method::POST, path: path.to_owned(), body }).await?;
+    }
+    Ok((stores, products))
 }

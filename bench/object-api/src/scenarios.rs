@@ -7,11 +7,11 @@ use bytes::Bytes;
 use hyper::Method;
 use serde_json::Value as Json;
 
-use crate::load::{Call, Connection, LoadError, Outcome, Target, count_lines, run};
-use crate::measure::quantile;
-use crate::platform::{Costs, Platform, PlatformError};
-use crate::results::Results;
-use crate::sales::{Body, Kind};
+use autonomy_bench::load::{Call, Connection, LoadError, Outcome, Target, count_lines, run};
+use autonomy_bench::measure::quantile;
+use autonomy_bench::platform::{Costs, Platform, PlatformError, spent};
+use autonomy_bench::results::Results;
+use autonomy_bench::sales::{Body, Kind};
 
 /// Why a scenario could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -105,33 +105,25 @@ pub async fn bulk(
     Ok((sales as f64 / seconds, note))
 }
 
-/// CPU microseconds a Sale, process by process.
-pub fn spent(before: &Costs, after: &Costs, sales: u64) -> String {
-    let each =
-        |before: crate::measure::Cost, after: crate::measure::Cost| (after.cpu_seconds - before.cpu_seconds) * 1e6 / sales.max(1) as f64;
-    format!(
-        "CPU µs each: API {:.1}, PostgreSQL {:.1}, relay {:.1}, NATS {:.1}, load {:.1}; peak MiB: API {:.0}, relay {:.0}",
-        each(before.api, after.api),
-        each(before.postgresql, after.postgresql),
-        each(before.relay, after.relay),
-        each(before.nats, after.nats),
-        each(before.load, after.load),
-        after.api.peak_mebibytes,
-        after.relay.peak_mebibytes,
-    )
-}
-
 /// Single POST, GET by id, a page of 100, PATCH.
 ///
 /// # Errors
 /// When a request fails.
-pub async fn single(system: &mut System, kind: &Kind, effort: Effort, results: &mut Results) -> Result<(), ScenarioError> {
+pub async fn single(
+    system: &mut System,
+    kind: &Kind,
+    effort: Effort,
+    platform: &Platform,
+    results: &mut Results,
+) -> Result<(), ScenarioError> {
     let one = Arc::new(Body::one(kind, system.receipts));
     let path = system.post_path();
     let post = Arc::new(move |_: usize, _: u64| Call { method: Method::POST, path: path.clone(), body: one.fresh() });
+    platform.settle().await?;
+    let costs = platform.costs();
     let outcome = run(&system.target, effort.connections, effort.duration, post).await?;
     system.receipts += outcome.requests + 10_000;
-    add(results, "POST of one", system, &outcome);
+    add(results, "POST of one", system, &outcome, (&costs, &platform.costs()));
 
     let page_path = format!("{}{}", system.collection, system.page);
     let mut connection = Connection::open(&system.target).await?;
@@ -144,11 +136,15 @@ pub async fn single(system: &mut System, kind: &Kind, effort: Effort, results: &
         let id = &get_ids[(connection * 31 + number as usize) % get_ids.len()];
         Call { method: Method::GET, path: get_system.object_path(id), body: Bytes::new() }
     });
+    platform.settle().await?;
+    let costs = platform.costs();
     let outcome = run(&system.target, effort.connections, effort.duration, get).await?;
-    add(results, "GET by id", system, &outcome);
+    add(results, "GET by id", system, &outcome, (&costs, &platform.costs()));
 
+    platform.settle().await?;
+    let costs = platform.costs();
     let outcome = run(&system.target, effort.connections, effort.duration, Arc::new(move |_, _| page.clone())).await?;
-    add(results, "GET of a page of 100", system, &outcome);
+    add(results, "GET of a page of 100", system, &outcome, (&costs, &platform.costs()));
 
     let patch_system = system.clone();
     let patch = Arc::new(move |connection: usize, number: u64| {
@@ -159,13 +155,19 @@ pub async fn single(system: &mut System, kind: &Kind, effort: Effort, results: &
             body: format!(r#"{{"customerNumber":"C{:08}"}}"#, number % 1000).into(),
         }
     });
+    platform.settle().await?;
+    let costs = platform.costs();
     let outcome = run(&system.target, effort.connections, effort.duration, patch).await?;
-    add(results, "PATCH of one", system, &outcome);
+    add(results, "PATCH of one", system, &outcome, (&costs, &platform.costs()));
     Ok(())
 }
 
-fn add(results: &mut Results, scenario: &str, system: &System, outcome: &Outcome) {
-    let note = format!("p50 {:.2} ms, p99 {:.2} ms", quantile(&outcome.milliseconds, 0.5), quantile(&outcome.milliseconds, 0.99));
+fn add(results: &mut Results, scenario: &str, system: &System, outcome: &Outcome, (before, after): (&Costs, &Costs)) {
+    let mut note = format!("p50 {:.2} ms, p99 {:.2} ms", quantile(&outcome.milliseconds, 0.5), quantile(&outcome.milliseconds, 0.99));
+    // A peer's own processes are not known here.
+    if system.name == "autonomy" {
+        note = format!("{note}; {}", spent(before, after, outcome.requests));
+    }
     results.add(scenario, "requests/s", &system.name, outcome.requests as f64 / outcome.seconds, note);
 }
 

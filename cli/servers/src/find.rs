@@ -129,6 +129,26 @@ pub fn nats_server() -> Result<PathBuf, ServerError> {
     })
 }
 
+/// The version of versitygw, an S3 server, that `make setup` builds and that tests run against.
+pub const VERSITYGW_VERSION: &str = "1.8.0";
+
+/// Finds versitygw: `AUTONOMY_VERSITYGW`, or the cache folder where `make setup` puts the pinned version.
+///
+/// # Errors
+/// When there is none.
+pub fn versitygw() -> Result<PathBuf, ServerError> {
+    let candidate = match env::var_os("AUTONOMY_VERSITYGW") {
+        Some(named) => Some(PathBuf::from(named)),
+        None => cache_folder().map(|cache| cache.join(format!("autonomy/versitygw-v{VERSITYGW_VERSION}/versitygw"))),
+    };
+    let looked_at = listed(candidate.as_slice());
+    candidate.filter(|candidate| candidate.is_file()).ok_or_else(|| ServerError::Missing {
+        what: "versitygw, an S3 server,",
+        looked_at,
+        remedy: format!("run `make setup`, which builds version {VERSITYGW_VERSION}; AUTONOMY_VERSITYGW may name the binary"),
+    })
+}
+
 fn nats_version(program: &Path) -> Option<(u32, u32)> {
     // "nats-server: v2.15.2"
     let text = version_text(program)?;

@@ -1,4 +1,4 @@
-//! A PostgreSQL and a nats-server of one's own, started from what is installed: for local mode and for the tests. Both listen on 127.0.0.1
+//! A PostgreSQL, a nats-server and, for tests, an S3 server of one's own, started from what is installed: for local mode and for the tests. All listen on 127.0.0.1
 //! only, keep everything in one folder, can be started again on it, and never outlive the process that started them.
 
 mod child;
@@ -8,13 +8,15 @@ mod log_file;
 mod nats;
 mod postgres;
 mod ready;
+mod s3;
 
 pub use child::Child;
-pub use find::{NATS_SERVER_VERSION, PostgresBinaries, nats_server, postgres_binaries};
+pub use find::{NATS_SERVER_VERSION, PostgresBinaries, VERSITYGW_VERSION, nats_server, postgres_binaries, versitygw};
 pub use folder::{secret, write_private};
 pub use log_file::LogFile;
 pub use nats::{Nats, NatsOptions};
 pub use postgres::{Postgres, PostgresOptions};
+pub use s3::{S3Options, S3Server};
 
 use std::path::PathBuf;
 use std::process::ExitStatus;

@@ -34,7 +34,8 @@ fn idle(progress: &Progress) -> bool {
 fn service_idle(service: &ServiceProgress) -> bool {
     let consumers = match service.files {
         Some(files) => files == 0,
-        None => consumer_idle(service.events) && consumer_idle(service.due),
+        // Runs that are planned for later are no work that waits.
+        None => (service.scheduled || consumer_idle(service.events)) && consumer_idle(service.due),
     };
     consumers && service.retries == Some(0) && service.dead_letters.is_some()
 }
@@ -60,7 +61,8 @@ mod tests {
 
     fn idle_progress() -> Progress {
         let idle = ConsumerProgress { pending: 0, in_hand: 0, delivered: 7 };
-        let service = ServiceProgress { events: Some(idle), due: Some(idle), retries: Some(0), dead_letters: Some(1), files: None };
+        let service =
+            ServiceProgress { events: Some(idle), due: Some(idle), retries: Some(0), dead_letters: Some(1), ..ServiceProgress::default() };
         Progress {
             models: [("m".to_owned(), ModelProgress { objects: Some(1), events: Some(9), last_sequence: Some(9) })].into(),
             services: [("s".to_owned(), service)].into(),
@@ -75,6 +77,17 @@ mod tests {
         let mut drained = Drained::default();
         assert!(!drained.look(&idle_progress()));
         assert!(drained.look(&idle_progress()));
+    }
+
+    #[test]
+    fn a_schedule_is_done_when_no_run_waits() {
+        let mut progress = idle_progress();
+        progress.services.values_mut().for_each(|service| (service.events, service.scheduled) = (None, true));
+        let mut drained = Drained::default();
+        assert!(!drained.look(&progress));
+        assert!(drained.look(&progress));
+        progress.services.values_mut().for_each(|service| service.due = None);
+        assert!(!drained.look(&progress));
     }
 
     #[test]

@@ -48,6 +48,9 @@ pub struct Options {
     /// Where the object API is served; port 0 takes a free one.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// The program of a service with logic of its own in Rust (`handler.embedded`); may be given several times.
+    #[arg(long = "worker", value_name = "SERVICE=PATH", value_parser = session::worker_program)]
+    pub workers: Vec<(String, PathBuf)>,
     /// End when everything is done: no file, event or retry waits.
     #[arg(long)]
     pub once: bool,
@@ -135,6 +138,7 @@ async fn work(options: &Options, folder: Arc<DataFolder>, supervisor: &Superviso
     let platform = started.platform.clone();
     let mut session =
         Session::new(platform.clone(), supervisor.clone(), console.clone(), options.files.clone(), resources.namespace.clone());
+    session.set_programs(options.workers.iter().cloned().collect());
     session.set_seen(texts);
     session.apply_models(&resources).await?;
     start::roles(&started, supervisor);

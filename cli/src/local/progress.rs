@@ -1,14 +1,14 @@
 //! How far everything is: measured from PostgreSQL, NATS and the processes themselves, and put into a few lines.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::stream::Stream;
+use autonomy_crds::MicroService;
 use autonomy_crds::event::{self, Watermark};
-use autonomy_crds::{MicroService, MicroServiceSpec};
-use autonomy_worker::files::Glob;
+use autonomy_process::telemetry::error_chain;
+use autonomy_worker::secrets::Secrets;
 use futures::{StreamExt, TryStreamExt};
 use sqlx::PgPool;
 use tokio::sync::watch;
@@ -49,8 +49,10 @@ pub struct ModelProgress {
 pub struct ServiceProgress {
     /// Its consumer of events, for a queue trigger.
     pub events: Option<ConsumerProgress>,
-    /// Its consumer of retries that are due, for a queue trigger.
+    /// Its consumer of retries that are due, and of planned runs; none for a file trigger.
     pub due: Option<ConsumerProgress>,
+    /// Whether it runs by time: it has no consumer of events.
+    pub scheduled: bool,
     /// Retries that wait for their time.
     pub retries: Option<u64>,
     /// Its dead letters.
@@ -77,6 +79,7 @@ pub struct Meter {
     namespace: String,
     running: watch::Receiver<Running>,
     relayed: Arc<Mutex<Option<u64>>>,
+    secrets: Secrets,
     http: reqwest::Client,
 }
 
@@ -91,7 +94,8 @@ impl Meter {
     ) -> Self {
         let relayed = Arc::new(Mutex::new(None));
         tokio::spawn(listen(client, event::watermark_subject(&namespace), Arc::downgrade(&relayed)));
-        Self { platform, supervisor, namespace, running, relayed, http: autonomy_process::http_client::new() }
+        let secrets = Secrets::new(Some(platform.folder.join("secrets")));
+        Self { platform, supervisor, namespace, running, relayed, secrets, http: autonomy_process::http_client::new() }
     }
 
     /// Measures now. A server that is away leaves gaps.
@@ -100,8 +104,8 @@ impl Meter {
         // The log's end is read first: what the relay says afterwards may be compared with it.
         let flushed = flushed(&self.platform.admin).await.ok();
         let (retries, dead_letters, not_ready) = tokio::join!(
-            self.counts(event::retry_stream(&self.namespace), Some("scheduled")),
-            self.counts(event::dead_letter_stream(&self.namespace), None),
+            self.counts(event::retry_stream(&self.namespace), event::is_waiting),
+            self.counts(event::dead_letter_stream(&self.namespace), |_| true),
             self.not_ready(),
         );
         let mut progress = Progress { flushed, not_ready, ..Progress::default() };
@@ -132,10 +136,22 @@ impl Meter {
             && let Some(model) = running.models.get(&queue.model)
         {
             progress.events = self.consumer(&model.stream, name).await;
-            progress.due = self.consumer(&event::retry_stream(&self.namespace), &format!("{name}-retries")).await;
+            progress.due = self.due(name).await;
         }
-        progress.files = waiting_files(&self.platform.files_dir(), &service.spec);
+        if service.spec.trigger.schedule.is_some() {
+            progress.scheduled = true;
+            progress.due = self.due(name).await;
+        }
+        if let Some(trigger) = &service.spec.trigger.files {
+            let waiting = autonomy_worker::files::waiting(trigger, &self.platform.files_dir(), &self.secrets).await;
+            progress.files =
+                waiting.map_err(|error| tracing::debug!(error = %error_chain(&error), service = name, "files can't be counted")).ok();
+        }
         progress
+    }
+
+    async fn due(&self, service: &str) -> Option<ConsumerProgress> {
+        self.consumer(&event::retry_stream(&self.namespace), &format!("{service}-retries")).await
     }
 
     async fn stream(&self, name: &str) -> Option<Stream> {
@@ -152,8 +168,8 @@ impl Meter {
         })
     }
 
-    // Messages by service; only those of a `kind` (the token after the service's), where one is given.
-    async fn counts(&self, stream: String, kind: Option<&str>) -> Option<BTreeMap<String, u64>> {
+    // Messages by service, of the subjects that count.
+    async fn counts(&self, stream: String, counts_for: impl Fn(&str) -> bool) -> Option<BTreeMap<String, u64>> {
         let stream = self.stream(&stream).await?;
         let mut counts = BTreeMap::new();
         if stream.cached_info().state.messages == 0 {
@@ -162,9 +178,8 @@ impl Meter {
         let mut subjects = stream.info_with_subjects(">").await.ok()?;
         while let Some((subject, messages)) = subjects.try_next().await.ok()? {
             // autonomy.{namespace}.{_retries|_dead_letters}.{service}.…
-            let mut tokens = subject.split('.').skip(3);
-            let (Some(service), next) = (tokens.next(), tokens.next()) else { continue };
-            if kind.is_none() || kind == next {
+            let Some(service) = subject.split('.').nth(3) else { continue };
+            if counts_for(&subject) {
                 *counts.entry(service.to_owned()).or_default() += u64::try_from(messages).unwrap_or_default();
             }
         }
@@ -230,17 +245,11 @@ async fn objects(pool: &PgPool) -> Result<BTreeMap<String, i64>, sqlx::Error> {
     Ok(rows.into_iter().collect())
 }
 
-/// How many files wait in a file trigger's directory; `None` where the service has none.
-pub fn waiting_files(files_dir: &Path, spec: &MicroServiceSpec) -> Option<usize> {
-    let files = spec.trigger.files.as_ref()?;
-    let entries = std::fs::read_dir(files_dir.join(&files.directory)).into_iter().flatten().flatten();
-    let pattern = Glob::new(&files.pattern).ok()?;
-    let waiting = entries.filter(|entry| {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        entry.file_type().is_ok_and(|kind| kind.is_file()) && !name.starts_with('.') && pattern.matches(&name)
-    });
-    Some(waiting.count())
+impl ServiceProgress {
+    // The consumer by which it is triggered.
+    fn triggering(&self) -> Option<ConsumerProgress> {
+        if self.scheduled { self.due } else { self.events }
+    }
 }
 
 impl Progress {
@@ -257,7 +266,7 @@ impl Progress {
             lines.push(format!("  {name:<28} objects {:>12}   events {:>12}", number(model.objects), number(model.events)));
         }
         for (name, service) in &self.services {
-            let work = match (service.files, &service.events) {
+            let work = match (service.files, service.triggering()) {
                 (Some(files), _) => format!("files   {files:>12}   "),
                 (None, events) => format!(
                     "handled {:>12}   pending {:>10}   in hand {:>6}   ",
@@ -281,7 +290,7 @@ impl Progress {
         let models =
             self.models.iter().map(|(name, model)| format!("{name}: {} objects, {} events", number(model.objects), number(model.events)));
         let services = self.services.iter().map(|(name, service)| {
-            let work = match (service.files, &service.events) {
+            let work = match (service.files, service.triggering()) {
                 (Some(files), _) => format!("{files} files"),
                 (None, events) => format!(
                     "{} handled, {} pending",

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
-use autonomy_crds::{Faults, MicroService, Model};
+use autonomy_crds::{Faults, MicroService, Model, webhook};
 use autonomy_operator::apply::{self, Applied, ApplyError};
 use autonomy_operator::catalog;
 use autonomy_operator::streams::{self, StreamError, StreamSettings};
 use autonomy_process::telemetry::error_chain;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::sync::watch;
@@ -128,6 +129,10 @@ pub struct Session {
     last: Texts,
     // What each worker was started with.
     workers: BTreeMap<String, Value>,
+    // The programs of services with logic of their own.
+    programs: BTreeMap<String, PathBuf>,
+    // When each webhook was seen first, from when on it sends.
+    webhooks: BTreeMap<String, String>,
     running: watch::Sender<Running>,
 }
 
@@ -135,7 +140,23 @@ impl Session {
     /// Nothing is in effect yet. `paths` are read again at each change.
     pub fn new(platform: Platform, supervisor: Supervisor, console: Console, paths: Vec<PathBuf>, namespace: String) -> Self {
         let running = watch::Sender::new(Running::default());
-        Self { platform, supervisor, console, paths, namespace, last: Texts::new(), workers: BTreeMap::new(), running }
+        Self {
+            platform,
+            supervisor,
+            console,
+            paths,
+            namespace,
+            last: Texts::new(),
+            workers: BTreeMap::new(),
+            programs: BTreeMap::new(),
+            webhooks: BTreeMap::new(),
+            running,
+        }
+    }
+
+    /// Takes these programs, by service, as workers with logic of their own.
+    pub fn set_programs(&mut self, programs: BTreeMap<String, PathBuf>) {
+        self.programs = programs;
     }
 
     /// Follows what runs.
@@ -246,8 +267,15 @@ impl Session {
                 }
                 continue;
             }
-            self.give_worker(name, service, &models).await?;
-            kept.insert(name.clone(), service.clone());
+            if service.spec.has_embedded_logic() && !self.programs.contains_key(name) {
+                self.console.say(format!(
+                    "service {name} is not started: its logic is in a program of its own (handler.embedded); name that with --worker {name}=PATH"
+                ));
+                continue;
+            }
+            let service = self.with_beginning(name, service.clone());
+            self.give_worker(name, &service, &models).await?;
+            kept.insert(name.clone(), service);
         }
         let gone: Vec<String> = self.workers.keys().filter(|name| !kept.contains_key(*name)).cloned().collect();
         for name in gone {
@@ -257,6 +285,16 @@ impl Session {
         }
         self.running.send_modify(|running| running.services = kept);
         Ok(())
+    }
+
+    // A webhook that says nothing else begins with what comes after it was declared. One that has a place in the stream goes on there.
+    fn with_beginning(&mut self, name: &str, mut service: MicroService) -> MicroService {
+        let is_webhook = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(webhook::MODEL_LABEL));
+        if let Some(queue) = service.spec.trigger.queue.as_mut().filter(|queue| is_webhook && queue.since.is_none()) {
+            let seen = self.webhooks.entry(name.to_owned()).or_insert_with(|| Timestamp::now().to_string());
+            queue.since = Some(seen.clone());
+        }
+        service
     }
 
     async fn give_worker(&mut self, name: &str, service: &MicroService, models: &BTreeMap<String, Arc<Model>>) -> Result<(), SessionError> {
@@ -272,8 +310,8 @@ impl Session {
         let file = self.platform.folder.join("services").join(format!("{name}.json"));
         autonomy_servers::write_private(&file, &document.to_string()).map_err(DataFolderError::from)?;
         let files_dir = self.platform.files_dir();
-        if let Some(files) = &service.spec.trigger.files {
-            let directory = files_dir.join(&files.directory);
+        if let Some(directory) = service.spec.trigger.files.as_ref().and_then(|files| files.directory.as_ref()) {
+            let directory = files_dir.join(directory);
             std::fs::create_dir_all(&directory).map_err(|source| DataFolderError::Path { path: directory, source })?;
         }
         let arguments = vec![
@@ -285,7 +323,10 @@ impl Session {
             "--secrets-dir".into(),
             self.platform.folder.join("secrets").into(),
         ];
-        let program = self.platform.role(&process, arguments, Vec::new());
+        let mut program = self.platform.role(&process, arguments, Vec::new());
+        if let Some(own) = self.programs.get(name).filter(|_| service.spec.has_embedded_logic()) {
+            program.binary.clone_from(own);
+        }
         self.supervisor.add(&process, Program::Role(program), None);
         self.console.say(format!("service {name} is {}", if again { "started again with its change" } else { "started" }));
         self.workers.insert(name.to_owned(), started_with);
@@ -315,6 +356,20 @@ impl Session {
             }
         }
     }
+}
+
+/// A service and its program, as `--worker` takes them.
+///
+/// # Errors
+/// When the text is not `SERVICE=PATH`, or there is no such file.
+pub fn worker_program(text: &str) -> Result<(String, PathBuf), String> {
+    let (service, path) =
+        text.split_once('=').ok_or_else(|| "write SERVICE=PATH, for example my-service=target/debug/my-service".to_owned())?;
+    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
+    if !path.is_file() {
+        return Err(format!("there is no program {}; build it first", path.display()));
+    }
+    Ok((service.to_owned(), path))
 }
 
 /// The name of a service's worker among the processes.

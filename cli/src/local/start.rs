@@ -169,8 +169,12 @@ pub fn tell_addresses(servers: &Servers, session: &Session, console: &Console) {
     }
     for (name, service) in &running.services {
         if let Some(files) = &service.spec.trigger.files {
-            let folder = platform.files_dir().join(&files.directory);
-            text.push_str(&format!("  {:<32} {}/{}\n", format!("files for {name}"), folder.display(), files.pattern));
+            let place = match (&files.directory, &files.s3) {
+                (Some(directory), _) => platform.files_dir().join(directory).display().to_string(),
+                (None, Some(s3)) => format!("s3://{}/{}", s3.bucket, s3.prefix),
+                (None, None) => String::new(),
+            };
+            text.push_str(&format!("  {:<32} {}/{}\n", format!("files for {name}"), place.trim_end_matches('/'), files.pattern));
         }
     }
     text.push_str(&format!("  {:<32} {path}/logs\n", "logs"));

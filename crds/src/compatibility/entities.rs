@@ -2,8 +2,7 @@
 
 use super::columns::{counterpart, place_of};
 use super::{Audience, BREAKS_ALL, BREAKS_SUBSCRIBERS, BREAKS_WRITERS, Comparison, Place, breaks, inform, warns};
-use crate::data_model::CheckOperator;
-use crate::resolved::{Check, Entity};
+use crate::resolved::{Check, Compared, Entity};
 
 // Both versions of an entity; columns are named as the new one does.
 struct Pair<'e> {
@@ -125,20 +124,24 @@ impl Comparison {
 
     fn checks(&mut self, place: &Place, pair: &Pair<'_>) {
         let place = place.below("checks");
-        let now = |check: &Check| (pair.now(&check.column), check.operator, pair.now(&check.other));
+        let compared_now = |compared: &Compared| match compared {
+            Compared::Column(column) => Compared::Column(pair.now(column)),
+            Compared::SumOf { column, member } => Compared::SumOf { column: pair.now(column), member: member.clone() },
+        };
+        let now = |check: &Check| (pair.now(&check.column), check.operator, compared_now(&check.compared));
         for check in &pair.new.checks {
             let place = place.below(&check.declared_name);
             let words = in_words(pair, check);
-            let is = (check.column.clone(), check.operator, check.other.clone());
+            let is = (check.column.clone(), check.operator, check.compared.clone());
             match pair.old.checks.iter().find(|was| was.declared_name == check.declared_name).map(now) {
                 None => {
-                    let is_new = pair.is_new_to_writers(&[check.column.clone(), check.other.clone()]);
+                    let is_new = pair.is_new_to_writers(&[check.column.clone(), check.compared.column().clone()]);
                     let effects = if is_new { vec![inform(Audience::Writers)] } else { BREAKS_WRITERS.to_vec() };
                     let advice = "look for objects that don't meet it, and tell those who write them";
                     self.add(&place, format!("it must hold that {words}"), &effects, advice);
                 }
                 Some(was) if was == is => {}
-                Some(was) if (&was.0, &was.2) == (&is.0, &is.2) && allows(is.1, was.1) => {
+                Some(was) if (&was.0, &was.2) == (&is.0, &is.2) && is.1.allows_all_of(was.1) => {
                     self.add(&place, format!("it is enough that {words}"), &[inform(Audience::Readers)], "nothing");
                 }
                 Some(_) => {
@@ -211,11 +214,9 @@ impl Comparison {
 
 fn in_words(pair: &Pair<'_>, check: &Check) -> String {
     let member = |column: &String| pair.members(&[pair.now(column)]);
-    format!("{} {} {}", member(&check.column), check.operator.symbol(), member(&check.other))
-}
-
-// Whether what met the one before meets this one too.
-fn allows(now: CheckOperator, before: CheckOperator) -> bool {
-    use CheckOperator::{Eq, Gt, Gte, Lt, Lte, Ne};
-    now == before || matches!((before, now), (Eq, Lte | Gte) | (Lt, Lte | Ne) | (Gt, Gte | Ne))
+    let compared = match &check.compared {
+        Compared::Column(column) => member(column),
+        Compared::SumOf { column, member: summed } => format!("the sum of {summed} over {}", member(column)),
+    };
+    format!("{} {} {compared}", member(&check.column), check.operator.symbol())
 }

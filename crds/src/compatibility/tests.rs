@@ -210,6 +210,13 @@ fn checks_tighten_and_loosen() {
     assert_sale(&check("lte"), &of(""), &["/checks/bounds R."]);
     assert_sale(&check("lt"), &check("lte"), &["/checks/bounds R."]);
     assert_sale(&check("lte"), &check("lt"), &["/checks/bounds W!"]);
+    let sum = |attribute: &str| {
+        let check = format!("{{name: bounds, attribute: paid, operator: eq, sumOf: {{parts: lines, attribute: {attribute}}}}}");
+        let sale = of(&format!(", parts: [{{name: lines, entity: SaleLine}}], checks: [{check}]"));
+        let line = "{name: SaleLine, partOf: Sale, attributes: [{name: amount, type: integer}, {name: tax, type: integer}]}";
+        models(&retail(&format!("  entities: [{{name: Sale, {sale}}}, {line}]")))
+    };
+    assert_eq!(told(&sum("amount"), &sum("tax")), ["/retail/entities/Sale/checks/bounds W!"]);
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn rules_of_the_kinds_hold() {
         ("apiVersion: autonomy.dev/v1alpha1\nkind: DataModel\nmetadata: {name: shop}\nspec: {entities: []}\n", "1 is the least"),
         (
             "apiVersion: autonomy.dev/v1alpha1\nkind: MicroService\nmetadata: {name: s}\nspec: {trigger: {}, steps: [{set: a}]}\n",
-            "exactly one of queue and files",
+            "exactly one of queue, files and schedule",
         ),
         (
             "apiVersion: autonomy.dev/v1alpha1\nkind: MicroService\nmetadata: {name: s}\nspec: {trigger: {queue: {model: m, entity: E}}, steps: [{set: a, stop: {}}]}\n",

@@ -1,11 +1,14 @@
 //! From declared resources to resolved models: every check, every name.
 
 mod entity;
+mod files_trigger;
 mod naming;
 mod relations;
 mod scope;
 mod service;
+mod service_steps;
 mod value;
+mod webhook;
 
 #[cfg(test)]
 mod service_tests;
@@ -15,7 +18,8 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub(crate) use naming::{did_you_mean, list};
-pub use service::{RESERVED_VARIABLES, check_service};
+pub use service::check_service;
+pub use service_steps::RESERVED_VARIABLES;
 
 use crate::fault::{Fault, Faults};
 use crate::resolved::Model;
@@ -82,6 +86,7 @@ fn resolve_in(model: &DataModel, all: &BTreeMap<&str, &DataModel>) -> Result<Mod
         enumerations,
         entities: entities.into_iter().map(|(_, entity)| entity).collect(),
     };
+    webhook::check_webhooks(model, &resolved, &mut faults);
     without_repeats(faults).none_or(resolved)
 }
 

@@ -3,10 +3,10 @@
 use super::entity::declared;
 use super::naming::{check_camel, check_length, did_you_mean, list};
 use super::scope::{Declared, Scopes};
-use crate::data_model::CheckOperator;
+use crate::data_model::{CheckOperator, PartSum};
 use crate::fault::Faults;
 use crate::names;
-use crate::resolved::{self, Check, Column, ColumnKind, Entity, Enumeration, Index, ValueType};
+use crate::resolved::{self, Check, Column, ColumnKind, Compared, Entity, Enumeration, Index, ValueType};
 
 // A subject is at most some 4,000 bytes, and each character of a routing value may take 12 of them.
 const MAX_ROUTING_LENGTH: u32 = 64;
@@ -170,10 +170,24 @@ fn check(entity: &mut Entity, said: &crate::data_model::Check, path: &str, fault
     if entity.checks.iter().any(|earlier| earlier.declared_name == said.name) {
         faults.add(format!("{path}.name"), format!("there is a check {:?} already, own or taken over by extends", said.name));
     }
-    let (left_path, right_path) = (format!("{path}.attribute"), format!("{path}.other"));
+    let left_path = format!("{path}.attribute");
     let left = column(entity, &said.attribute, &left_path, faults);
-    let right = column(entity, &said.other, &right_path, faults);
-    let (Some(left), Some(right)) = (left, right) else { return };
+    // That there is exactly one is the schema's rule.
+    let right = match (&said.other, &said.sum_of) {
+        (Some(other), _) => {
+            let right_path = format!("{path}.other");
+            column(entity, other, &right_path, faults).map(|right| (right, Compared::Column(right.name.clone()), other, right_path))
+        }
+        (None, Some(sum)) => {
+            let (parts_path, right_path) = (format!("{path}.sumOf.parts"), format!("{path}.sumOf.attribute"));
+            parts_member(entity, sum, &parts_path, &right_path, faults).map(|(parts, right)| {
+                let compared = Compared::SumOf { column: parts.name.clone(), member: right.member.clone() };
+                (right, compared, &sum.attribute, right_path)
+            })
+        }
+        (None, None) => None,
+    };
+    let (Some(left), Some((right, compared, right_name, right_path))) = (left, right) else { return };
     if std::ptr::eq(left, right) {
         faults.add(right_path, "a check compares two different attributes");
         return;
@@ -181,17 +195,40 @@ fn check(entity: &mut Entity, said: &crate::data_model::Check, path: &str, fault
     let (left_class, right_class) = (class(left), class(right));
     if left_class.is_none() {
         faults.add(left_path, format!("{:?} can't be compared", said.attribute));
+    } else if said.sum_of.is_some() && right_class != Some(Class::Number) {
+        faults.add(right_path, format!("{right_name:?} is no number, so it has no sum"));
     } else if left_class != right_class {
-        faults.add(right_path, format!("{:?} and {:?} are of types that can't be compared", said.attribute, said.other));
+        faults.add(right_path, format!("{:?} and {right_name:?} are of types that can't be compared", said.attribute));
     } else if !matches!(said.operator, CheckOperator::Eq | CheckOperator::Ne)
         && !matches!(left_class, Some(Class::Number | Class::Text | Class::Date | Class::DateTime | Class::Enumeration(_)))
     {
         faults.add(format!("{path}.operator"), "attributes of this type can only be compared with eq and ne");
     }
     let name = resolved::constraint_name(&entity.table, &[&names::snake_case(&said.name)], "check");
-    let check =
-        Check { name, declared_name: said.name.clone(), column: left.name.clone(), operator: said.operator, other: right.name.clone() };
+    let check = Check { name, declared_name: said.name.clone(), column: left.name.clone(), operator: said.operator, compared };
     entity.checks.push(check);
+}
+
+// The list of parts and their attribute that a sum is made of.
+fn parts_member<'e>(
+    entity: &'e Entity,
+    sum: &PartSum,
+    parts_path: &str,
+    attribute_path: &str,
+    faults: &mut Faults,
+) -> Option<(&'e Column, &'e Column)> {
+    let parts = column(entity, &sum.parts, parts_path, faults)?;
+    let ColumnKind::Parts { part, .. } = &parts.kind else {
+        faults.add(parts_path, format!("{:?} is no list of parts", sum.parts));
+        return None;
+    };
+    let found = part.columns.iter().find(|column| declared(column) == sum.attribute);
+    if found.is_none() {
+        let near = did_you_mean(&sum.attribute, part.columns.iter().map(declared));
+        let there = list(part.columns.iter().map(declared));
+        faults.add(attribute_path, format!("{} has no attribute {:?}{near}; it has: {there}", part.name, sum.attribute));
+    }
+    Some((parts, found?))
 }
 
 // Values of one class can be compared.

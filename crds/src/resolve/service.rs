@@ -1,45 +1,21 @@
 //! What a service refers to, checked against the resolved models.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::files_trigger;
 use super::naming::{check_camel, did_you_mean, is_label, list};
 use crate::MicroService;
 use crate::fault::Faults;
 use crate::micro_service::{
-    BatchWindow, Cache, CreateStep, FilesTrigger, HttpStep, LookupStep, MicroServiceSpec, OnConflict, PatchStep, QueueTrigger, Step,
+    BatchWindow, Cache, CreateStep, Document, HttpStep, LookupStep, MicroServiceSpec, Normalization, OnConflict, Order, PatchStep,
+    QueueTrigger,
 };
 use crate::names::{is_system_member, parse_duration};
 use crate::resolved::{Column, ColumnKind, Entity, Model, SYSTEM_COLUMNS, ValueType};
+use crate::schedule::{Schedule, time_zone_named};
 
-/// Names that expressions find without a step of that name.
-pub const RESERVED_VARIABLES: [&str; 14] =
-    ["config", "event", "object", "objects", "group", "before", "row", "rows", "item", "file", "line", "cache", "now", "service"];
-
-// Words of CEL, which can't be variables.
-const CEL_WORDS: [&str; 20] = [
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "false",
-    "for",
-    "function",
-    "if",
-    "import",
-    "in",
-    "let",
-    "loop",
-    "namespace",
-    "null",
-    "package",
-    "return",
-    "true",
-    "var",
-    "void",
-];
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"];
 
 /// Checks what a service refers to: models, entities, members, routing values, caches, steps. Expressions are checked by the worker's
@@ -61,19 +37,25 @@ pub fn check_service(service: &MicroService, models: &BTreeMap<String, Arc<Model
     check.faults.none_or(())
 }
 
-struct ServiceCheck<'a> {
-    spec: &'a MicroServiceSpec,
+pub(super) struct ServiceCheck<'a> {
+    pub(super) spec: &'a MicroServiceSpec,
     models: &'a BTreeMap<String, Arc<Model>>,
-    faults: Faults,
+    pub(super) faults: Faults,
 }
 
 impl<'a> ServiceCheck<'a> {
     fn trigger(&mut self) {
         let path = "spec.trigger";
-        match (&self.spec.trigger.queue, &self.spec.trigger.files) {
-            (Some(queue), None) => self.queue(queue, &format!("{path}.queue")),
-            (None, Some(files)) => self.files(files, &format!("{path}.files")),
-            _ => self.faults.add(path, "a trigger has exactly one of queue and files"),
+        let trigger = &self.spec.trigger;
+        match (&trigger.queue, &trigger.files, &trigger.schedule) {
+            (Some(queue), None, None) => self.queue(queue, &format!("{path}.queue")),
+            (None, Some(files), None) => files_trigger::check(files, &format!("{path}.files"), &mut self.faults),
+            (None, None, Some(schedule)) => {
+                if let Err(faults) = Schedule::new(schedule) {
+                    self.faults.0.extend(faults.0);
+                }
+            }
+            _ => self.faults.add(path, "a trigger has exactly one of queue, files and schedule"),
         }
     }
 
@@ -86,8 +68,21 @@ impl<'a> ServiceCheck<'a> {
                 self.faults.add(format!("{path}.operations[{index}]"), format!("{} is in the list twice", operation.as_str()));
             }
         }
-        if let Some(BatchWindow { max_wait, .. }) = &queue.batch {
+        if let Some(since) = &queue.since
+            && since.parse::<jiff::Timestamp>().is_err()
+        {
+            self.faults
+                .add(format!("{path}.since"), format!("{since:?} is no moment as RFC 3339 writes it, for example 2026-11-26T08:00:00Z"));
+        }
+        if let Some(BatchWindow { max_wait, time_zone, .. }) = &queue.batch {
             self.duration(max_wait, &format!("{path}.batch.maxWait"));
+            if let Some(Err(message)) = time_zone.as_deref().map(time_zone_named) {
+                self.faults.add(format!("{path}.batch.timeZone"), message);
+            }
+            if queue.order == Order::PerKey {
+                let message = "a batch hands on many events at a time, so it can't be in order per key; take batch or order away";
+                self.faults.add(format!("{path}.order"), message);
+            }
         }
         let Some(entity) = self.entity(&queue.model, &queue.entity, path) else { return };
         if queue.routing.is_empty() {
@@ -107,22 +102,6 @@ impl<'a> ServiceCheck<'a> {
                 self.faults.add(path, message);
             }
         }
-    }
-
-    fn files(&mut self, files: &FilesTrigger, path: &str) {
-        if files.directory.trim().is_empty() || files.directory.contains('\0') || files.directory.split('/').any(|part| part == "..") {
-            self.faults.add(format!("{path}.directory"), "name a directory, without \"..\" in it");
-        }
-        if let Err(message) = check_glob(&files.pattern) {
-            self.faults.add(format!("{path}.pattern"), message);
-        }
-        let delimiter = files.csv.delimiter.as_bytes();
-        if delimiter.len() != 1 || !delimiter[0].is_ascii() || matches!(delimiter[0], b'"' | b'\r' | b'\n') {
-            self.faults
-                .add(format!("{path}.csv.delimiter"), "the delimiter is one character of ASCII, and neither a quote nor the end of a line");
-        }
-        self.duration(&files.settle, &format!("{path}.settle"));
-        self.duration(&files.incomplete_after, &format!("{path}.incompleteAfter"));
     }
 
     fn caches(&mut self) {
@@ -152,59 +131,42 @@ impl<'a> ServiceCheck<'a> {
                     }
                 }
             }
+            self.named_indexes(cache, entity, &path);
         }
     }
 
-    fn steps(&mut self) {
-        let mut names: BTreeSet<&str> = BTreeSet::new();
-        let steps: &'a [Step] = &self.spec.steps;
-        match &self.spec.handler {
-            None if steps.is_empty() => self.faults.add("spec.steps", "a service needs at least one step, or a handler"),
-            Some(_) if !steps.is_empty() => self.faults.add("spec.handler", "a service has either steps or a handler"),
-            Some(_) if self.spec.trigger.queue.is_none() => {
-                self.faults.add("spec.handler", "a handler gets events, so its service needs trigger.queue")
+    fn named_indexes(&mut self, cache: &Cache, entity: &Entity, path: &str) {
+        for (place, index) in cache.named_indexes.iter().enumerate() {
+            let path = format!("{path}.namedIndexes[{place}]");
+            check_camel(&index.name, &format!("{path}.name"), "index", &mut self.faults);
+            let others = cache.indexes.iter().chain(cache.named_indexes[..place].iter().map(|other| &other.name));
+            if index.name == "id" || others.into_iter().any(|other| *other == index.name) {
+                self.faults.add(format!("{path}.name"), format!("there are two indexes {:?}", index.name));
             }
-            Some(handler) => drop(self.duration(&handler.http.timeout, "spec.handler.http.timeout")),
-            None => {}
-        }
-        for (index, step) in steps.iter().enumerate() {
-            let path = format!("spec.steps[{index}]");
-            if let Some(name) = &step.name {
-                let name_path = format!("{path}.name");
-                check_camel(name, &name_path, "step", &mut self.faults);
-                if RESERVED_VARIABLES.contains(&name.as_str()) || CEL_WORDS.contains(&name.as_str()) {
-                    let message = format!("{name:?} means something else in expressions; give the step another name");
-                    self.faults.add(name_path, message);
-                } else if !names.insert(name) {
-                    self.faults.add(name_path, format!("there are two steps {name:?}; the second would hide the first's outcome"));
+            if index.members.is_empty() == index.key.is_none() {
+                self.faults.add(&path, "an index has exactly one of members and key");
+            }
+            if index.normalize.is_some() && index.key.is_some() {
+                self.faults
+                    .add(format!("{path}.normalize"), "a key in CEL is made alike in CEL, for example email(object.mail); take this away");
+            }
+            if index.calling_code.is_some() && index.normalize != Some(Normalization::Phone) {
+                self.faults
+                    .add(format!("{path}.callingCode"), "only telephone numbers have one: write normalize: phone, or take this away");
+            }
+            for (number, member) in index.members.iter().enumerate() {
+                let path = format!("{path}.members[{number}]");
+                if index.members[..number].contains(member) {
+                    self.faults.add(&path, format!("{member:?} is in the list twice"));
+                }
+                if self.member(entity, member, &path).is_some_and(|column| !is_scalar(column)) {
+                    self.faults.add(path, format!("objects can't be looked up by {member:?}: take members with single values"));
                 }
             }
-            self.step(step, &path);
         }
     }
 
-    fn step(&mut self, step: &Step, path: &str) {
-        if !step.has_one_action() {
-            self.faults.add(path, "a step has exactly one of lookup, http, create, patch, set, fail and stop");
-        }
-        if step.set.is_some() && step.name.is_none() {
-            self.faults.add(path, "a set step needs a name, under which its value is found");
-        }
-        if let Some(lookup) = &step.lookup {
-            self.lookup(lookup, &format!("{path}.lookup"));
-        }
-        if let Some(http) = &step.http {
-            self.http(http, &format!("{path}.http"));
-        }
-        if let Some(create) = &step.create {
-            self.create(create, &format!("{path}.create"));
-        }
-        if let Some(patch) = &step.patch {
-            self.patch(patch, &format!("{path}.patch"));
-        }
-    }
-
-    fn lookup(&mut self, lookup: &LookupStep, path: &str) {
+    pub(super) fn lookup(&mut self, lookup: &LookupStep, path: &str) {
         let Some(cache) = self.spec.caches.iter().find(|cache| cache.name == lookup.cache) else {
             let names = || self.spec.caches.iter().map(|cache| cache.name.as_str());
             let near = did_you_mean(&lookup.cache, names());
@@ -212,18 +174,45 @@ impl<'a> ServiceCheck<'a> {
             self.faults.add(format!("{path}.cache"), message);
             return;
         };
-        if lookup.by != "id" && !cache.indexes.contains(&lookup.by) {
+        let is_named = cache.named_indexes.iter().any(|index| index.name == lookup.by);
+        if lookup.by != "id" && !cache.indexes.contains(&lookup.by) && !is_named {
             let message = format!("cache {:?} has no index {:?}: take id, or add it to the cache's indexes", cache.name, lookup.by);
             self.faults.add(format!("{path}.by"), message);
         }
     }
 
-    fn http(&mut self, http: &HttpStep, path: &str) {
+    pub(super) fn document(&mut self, document: &Document, path: &str) {
+        if !document.has_one_format() {
+            self.faults.add(path, "a document has exactly one format: csv, fixedWidth, ndjson or json");
+        }
+    }
+
+    pub(super) fn http(&mut self, http: &HttpStep, path: &str) {
         if !METHODS.contains(&http.method.as_str()) {
             let near = did_you_mean(&http.method, METHODS);
             self.faults.add(format!("{path}.method"), format!("{:?} is no method{near}; there are {}", http.method, list(METHODS)));
         }
         self.duration(&http.timeout, &format!("{path}.timeout"));
+        if let Some(bulk) = &http.bulk {
+            self.duration(&bulk.max_wait, &format!("{path}.bulk.maxWait"));
+            if self.spec.trigger.queue.as_ref().is_some_and(|queue| queue.batch.is_some()) {
+                self.faults.add(format!("{path}.bulk"), "the trigger's batch hands the step many events already; take one of the two away");
+            }
+        }
+        if let Some(breaker) = &http.circuit_breaker {
+            self.duration(&breaker.open_for, &format!("{path}.circuitBreaker.openFor"));
+        }
+        let credentials = [http.bearer_token_from.is_some(), http.basic.is_some(), http.oauth2.is_some()];
+        if credentials.into_iter().filter(|given| *given).count() > 1 {
+            self.faults.add(path, "a call has at most one of bearerTokenFrom, basic and oauth2");
+        }
+        let bodies = [http.body.is_some(), http.template.is_some(), http.document.is_some()];
+        if bodies.into_iter().filter(|given| *given).count() > 1 {
+            self.faults.add(path, "a call has at most one of body, template and document");
+        }
+        if let Some(document) = &http.document {
+            self.document(document, &format!("{path}.document"));
+        }
         for (index, status) in http.expect.iter().enumerate() {
             if !(100..=599).contains(status) {
                 self.faults.add(format!("{path}.expect[{index}]"), format!("{status} is no status of HTTP"));
@@ -240,13 +229,19 @@ impl<'a> ServiceCheck<'a> {
             if name.eq_ignore_ascii_case("idempotency-key") {
                 self.faults.add(&path, "the platform sends a key of its own from the service, the event and the step; take this away");
             }
-            if name.eq_ignore_ascii_case("authorization") && http.bearer_token_from.is_some() {
-                self.faults.add(&path, "bearerTokenFrom gives this header; take one of the two away");
+            if name.eq_ignore_ascii_case("content-type") && (http.template.is_some() || http.document.is_some()) {
+                self.faults.add(&path, "the template's contentType, or the document's format, gives this header; take one of the two away");
+            }
+            if name.eq_ignore_ascii_case("authorization") && credentials.contains(&true) {
+                self.faults.add(&path, "bearerTokenFrom, basic and oauth2 give this header; take one of the two away");
+            }
+            if name.to_ascii_lowercase().starts_with("webhook-") && http.signing_secret_from.is_some() {
+                self.faults.add(&path, "signingSecretFrom gives this header; take one of the two away");
             }
         }
     }
 
-    fn create(&mut self, create: &CreateStep, path: &str) {
+    pub(super) fn create(&mut self, create: &CreateStep, path: &str) {
         let Some(entity) = self.entity(&create.model, &create.entity, path) else { return };
         for (member, expression) in &create.object {
             // An id may be given; what else the platform keeps may not.
@@ -268,7 +263,7 @@ impl<'a> ServiceCheck<'a> {
         }
     }
 
-    fn patch(&mut self, patch: &PatchStep, path: &str) {
+    pub(super) fn patch(&mut self, patch: &PatchStep, path: &str) {
         let Some(entity) = self.entity(&patch.model, &patch.entity, path) else { return };
         if patch.object.is_empty() {
             self.faults.add(format!("{path}.object"), "name at least one member to change");
@@ -353,7 +348,7 @@ impl<'a> ServiceCheck<'a> {
         }
     }
 
-    fn duration(&mut self, text: &str, path: &str) -> Option<Duration> {
+    pub(super) fn duration(&mut self, text: &str, path: &str) -> Option<Duration> {
         match parse_duration(text) {
             Ok(duration) => Some(duration),
             Err(message) => {
@@ -389,26 +384,5 @@ fn no_routing_value(column: &Column, value: &str) -> Option<String> {
             Some(format!("{value:?} is longer than {:?} can be", column.member))
         }
         _ => None,
-    }
-}
-
-/// Checks a glob on file names: `*`, `?`, `[…]` and `{…,…}`.
-fn check_glob(pattern: &str) -> Result<(), String> {
-    if pattern.is_empty() || pattern.contains(['/', '\0']) {
-        return Err(format!("{pattern:?} is no pattern of file names: it has no \"/\", for example \"sales-*.csv\""));
-    }
-    let mut inside: Option<char> = None;
-    for character in pattern.chars() {
-        inside = match (inside, character) {
-            (None, '[') => Some(']'),
-            (None, '{') => Some('}'),
-            (None, ']' | '}') => return Err(format!("{pattern:?} closes {character:?}, which it has not opened")),
-            (Some(close), character) if character == close => None,
-            (inside, _) => inside,
-        };
-    }
-    match inside {
-        Some(close) => Err(format!("{pattern:?} lacks a closing {close:?}")),
-        None => Ok(()),
     }
 }

@@ -22,6 +22,10 @@ fn faults_of(spec: &str) -> Vec<String> {
 const TRIGGER: &str = "trigger: {queue: {model: retail, entity: Sale, routing: [new]}}";
 const STEP: &str = "steps: [{name: x, set: \"1\"}]";
 
+fn fixed_width(format: &str) -> String {
+    format!("trigger: {{files: {{directory: in, fixedWidth: {{{format}}}}}}}\n{STEP}")
+}
+
 #[test]
 fn a_service_without_faults_has_none() {
     let spec = r#"
@@ -53,7 +57,40 @@ fn what_is_not_there_is_told() {
             "twice",
         ),
         (format!("trigger: {{files: {{directory: in, pattern: \"sales-[.csv\"}}}}\n{STEP}"), "spec.trigger.files.pattern", "closing"),
+        (format!("trigger: {{files: {{s3: {{bucket: stores, prefix: /in}}}}}}\n{STEP}"), "spec.trigger.files.s3.prefix", "no prefix"),
+        (format!("trigger: {{files: {{s3: {{bucket: stores}}, volumeClaim: v}}}}\n{STEP}"), "spec.trigger.files.volumeClaim", "no volume"),
         (format!("trigger: {{files: {{directory: ../in}}}}\n{STEP}"), "spec.trigger.files.directory", "without"),
+        (
+            format!("trigger: {{files: {{directory: in, json: {{records: data}}}}}}\n{STEP}"),
+            "spec.trigger.files.json.records",
+            "no JSON Pointer",
+        ),
+        (
+            fixed_width("fields: [{name: a, start: 1, length: 4, type: packed}]"),
+            "spec.trigger.files.fixedWidth.fields[0].type",
+            "recordLength",
+        ),
+        (fixed_width("fields: [{name: a, start: 1, length: 4, scale: 2}]"), "spec.trigger.files.fixedWidth.fields[0].scale", "type: zoned"),
+        (
+            fixed_width("fields: [{name: a, start: 1, length: 2, type: zoned, scale: 3}]"),
+            "spec.trigger.files.fixedWidth.fields[0].scale",
+            "2 digits",
+        ),
+        (
+            fixed_width("fields: [{name: a, start: 1, length: 2}, {name: a, start: 3, length: 2}]"),
+            "spec.trigger.files.fixedWidth.fields[1].name",
+            "two",
+        ),
+        (
+            fixed_width("fields: [{name: a, start: 1, length: 2}], recordLength: 10, recordType: {start: 10, length: 2, values: [\"10\"]}"),
+            "spec.trigger.files.fixedWidth.recordType",
+            "behind the record's 10 bytes",
+        ),
+        (
+            fixed_width("fields: [{name: a, start: 1, length: 2}]").replace("directory: in", "directory: in, groupBy: b"),
+            "spec.trigger.files.groupBy",
+            "no field \"b\"",
+        ),
         (
             format!("{TRIGGER}\ncaches: [{{name: c, model: retail, entity: Customer, fields: [nme]}}]\n{STEP}"),
             "spec.caches[0].fields[0]",
@@ -63,6 +100,41 @@ fn what_is_not_there_is_told() {
             format!("{TRIGGER}\ncaches: [{{name: c, model: retail, entity: Sale, indexes: [lines]}}]\n{STEP}"),
             "spec.caches[0].indexes[0]",
             "looked up",
+        ),
+        (
+            format!(
+                "{TRIGGER}\ncaches: [{{name: c, model: retail, entity: Sale, namedIndexes: [{{name: byA, members: [lines]}}]}}]\n{STEP}"
+            ),
+            "spec.caches[0].namedIndexes[0].members[0]",
+            "single values",
+        ),
+        (
+            format!(
+                "{TRIGGER}\ncaches: [{{name: c, model: retail, entity: Sale, namedIndexes: [{{name: byA, key: a, normalize: trim}}]}}]\n{STEP}"
+            ),
+            "spec.caches[0].namedIndexes[0].normalize",
+            "made alike in CEL",
+        ),
+        (
+            format!(
+                "{TRIGGER}\ncaches: [{{name: c, model: retail, entity: Customer, indexes: [partyNumber], namedIndexes: [{{name: partyNumber, key: a}}]}}]\n{STEP}"
+            ),
+            "spec.caches[0].namedIndexes[0].name",
+            "two indexes",
+        ),
+        (
+            format!(
+                "{TRIGGER}\ncaches: [{{name: c, model: retail, entity: Customer, namedIndexes: [{{name: byA, members: [partyNumber], callingCode: \"31\"}}]}}]\n{STEP}"
+            ),
+            "spec.caches[0].namedIndexes[0].callingCode",
+            "telephone",
+        ),
+        (format!("trigger: {{schedule: {{cron: 61 * * * *}}}}\n{STEP}"), "spec.trigger.schedule.cron", "no cron expression"),
+        (format!("trigger: {{schedule: {{cron: 0 0 30 2 *}}}}\n{STEP}"), "spec.trigger.schedule.cron", "never comes"),
+        (
+            format!("trigger: {{schedule: {{cron: '@daily', timeZone: Europe/Paradise}}}}\n{STEP}"),
+            "spec.trigger.schedule.timeZone",
+            "no time zone",
         ),
         (format!("{TRIGGER}\nsteps: [{{name: event, set: a}}]"), "spec.steps[0].name", "something else"),
         (format!("{TRIGGER}\nsteps: [{{name: in, set: a}}]"), "spec.steps[0].name", "something else"),
@@ -91,6 +163,46 @@ fn what_is_not_there_is_told() {
             format!("{TRIGGER}\nsteps: [{{patch: {{model: retail, entity: Sale, id: a, object: {{version: a}}}}}}]"),
             "spec.steps[0].patch.object.version",
             "kept by the platform",
+        ),
+        (
+            format!("{TRIGGER}\nsteps: [{{forEach: {{list: a, as: config, steps: [{{name: x, set: a}}]}}}}]"),
+            "spec.steps[0].forEach.as",
+            "something else",
+        ),
+        (
+            format!("{TRIGGER}\nsteps: [{{name: x, set: a}}, {{choose: [{{steps: [{{name: x, set: a}}]}}]}}]"),
+            "spec.steps[1].choose[0].steps[0].name",
+            "two steps",
+        ),
+        (
+            format!("{TRIGGER}\nsteps: [{{choose: [{{steps: [{{name: x, set: a}}]}}, {{when: a, steps: [{{name: x, set: a}}]}}]}}]"),
+            "spec.steps[0].choose[0].when",
+            "only the last branch",
+        ),
+        (
+            format!(
+                "{TRIGGER}\nsteps: [{{forEach: {{list: a, concurrency: 2, steps: [{{choose: [{{when: a, steps: [{{stop: {{}}}}]}}]}}]}}}}]"
+            ),
+            "spec.steps[0].forEach.steps[0].choose[0].steps[0].stop",
+            "several elements at a time",
+        ),
+        (
+            format!(
+                "{TRIGGER}\nsteps: [{{choose: [{{steps: [{{forEach: {{list: a, steps: [{{patch: {{model: retail, entity: Sale, id: a, object: {{customer: a}}}}}}]}}}}]}}]}}]"
+            ),
+            "spec.steps[0].choose[0].steps[0].forEach.steps[0].patch.object.customer",
+            "did you mean \"customerId\"?",
+        ),
+        (
+            format!("{TRIGGER}\nsteps: [{{name: a, group: {{list: a, by: a, values: {{key: a}}}}}}]"),
+            "spec.steps[0].group.values.key",
+            "already",
+        ),
+        (format!("{TRIGGER}\nsteps: [{{fail: {{reason: a, after: a}}}}]"), "spec.steps[0].fail.after", "retryable: true"),
+        (
+            format!("{TRIGGER}\nsteps: [{{http: {{url: a, body: a, template: {{contentType: a/b, text: a}}}}}}]"),
+            "spec.steps[0].http",
+            "at most one of body, template and document",
         ),
         (
             format!("{TRIGGER}\nretry: {{initialBackoff: 1h, maxBackoff: 1m}}\n{STEP}"),

@@ -247,6 +247,18 @@ fn relationships_keys_indexes_and_checks_name_what_is_there() {
     ] {
         assert_fault(&format!("entities: [{{name: Sale, {attributes}, {rest}}}]"), &format!("spec.entities[0].{path}"), part);
     }
+    let line = "{name: Line, partOf: Sale, attributes: [{name: amount, type: decimal}, {name: text, type: string}]}";
+    for (left, sum, path, part) in [
+        ("d", "{parts: lines, attribute: amuont}", "sumOf.attribute", "did you mean \"amount\"?"),
+        ("d", "{parts: lines, attribute: text}", "sumOf.attribute", "is no number"),
+        ("d", "{parts: a, attribute: amount}", "sumOf.parts", "no list of parts"),
+        ("d", "{parts: rows, attribute: amount}", "sumOf.parts", "no attribute or relationship \"rows\""),
+        ("t", "{parts: lines, attribute: amount}", "sumOf.attribute", "can't be compared"),
+    ] {
+        let check = format!("parts: [{{name: lines, entity: Line}}], checks: [{{name: x, attribute: {left}, operator: eq, sumOf: {sum}}}]");
+        let text = format!("entities: [{{name: Sale, {attributes}, {check}}}, {line}]");
+        assert_fault(&text, &format!("spec.entities[0].checks[0].{path}"), part);
+    }
 }
 
 #[test]

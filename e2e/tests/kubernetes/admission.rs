@@ -47,10 +47,48 @@ fn bad() -> Vec<(String, &'static str)> {
         (attribute("type: string, precision: 2"), "precision is for type decimal"),
         (attribute("type: integer, maxLength: 2"), "maxLength is for types string and binary"),
         (attribute("type: integer, pattern: 'a'"), "pattern is for type string"),
-        (service("trigger: {}"), "a trigger has exactly one of queue and files"),
-        (service("steps: [{name: s}]"), "a step has exactly one of lookup, http, create, patch, set, fail and stop"),
+        (
+            model("{name: E, attributes: [{name: a, type: integer}], checks: [{name: c, attribute: a, operator: eq}]}"),
+            "a check compares with exactly one of other and sumOf",
+        ),
+        (service("trigger: {}"), "a trigger has exactly one of queue, files and schedule"),
+        (
+            service("trigger: {queue: {model: m, entity: E, order: perKey, batch: {}}}"),
+            "a batch hands on many events at a time, so it can't be in order per key",
+        ),
+        (service("trigger: {files: {pattern: 'a'}}"), "files are in exactly one of directory and s3"),
+        (
+            service("trigger: {files: {s3: {bucket: stores, accessKeyIdFrom: {secretName: s, key: k}}}}"),
+            "give both accessKeyIdFrom and secretAccessKeyFrom, or neither",
+        ),
+        (
+            service("trigger: {files: {directory: in, ndjson: {}, json: {}}}"),
+            "files have at most one format: csv, ndjson, json, xml or fixedWidth",
+        ),
+        (
+            service("steps: [{name: s}]"),
+            "a step has exactly one of lookup, http, putObject, create, patch, group, choose, forEach, set, fail and stop",
+        ),
+        (
+            service("steps: [{http: {url: \"'http://a'\", document: {rows: objects, json: {}, ndjson: {}}}}]"),
+            "a document has exactly one format: csv, fixedWidth, ndjson or json",
+        ),
+        (
+            service(
+                "steps: [{http: {url: \"'http://a'\", bearerTokenFrom: {secretName: s, key: k}, basic: {usernameFrom: {secretName: s, key: k}, passwordFrom: {secretName: s, key: k}}}}]",
+            ),
+            "a call has at most one of bearerTokenFrom, basic and oauth2",
+        ),
+        (
+            service("caches: [{name: c, model: m, entity: E, namedIndexes: [{name: byA, members: [a], key: a}]}]"),
+            "an index has exactly one of members and key",
+        ),
         (service("scaling: {autoscaling: {minReplicas: 3, maxReplicas: 2}}"), "minReplicas must not be more than maxReplicas"),
         (service("handler: {http: {image: i}}"), "a service has either steps or a handler"),
+        (
+            service("handler: {http: {image: i}, embedded: {image: i}}").replace("steps: [{name: s, set: '1'}], ", ""),
+            "a handler is exactly one of http and embedded",
+        ),
         (service("environmentFrom: [{}]"), "name exactly one of configMap and secret"),
     ]
 }

@@ -1,10 +1,12 @@
 //! What a resource depends on may come later, or go for a while: the reason is told at once, and it recovers by itself.
 
 use autonomy_crds::{DataModel, DataPlatform, MicroService};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
+use serde_json::json;
 
-use crate::support::{PLATFORM, SHOP, World};
+use crate::support::{PLATFORM, SHOP, World, eventually};
 
 const LOYALTY: &str = "
 apiVersion: autonomy.dev/v1alpha1
@@ -65,6 +67,47 @@ async fn an_invalid_model_is_told_with_every_field_and_recovers_when_it_is_corre
     assert!(message.contains("Sail") && message.contains("integr") && message.contains("spec.entities[0]"), "{message}");
     world.apply(LOYALTY);
     world.ready::<DataModel>("loyalty").await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_wrong_name_in_an_expression_is_told_with_its_path_before_anything_runs() {
+    let world = World::start("expression").await;
+    world.apply(SHOP);
+    world.ready::<DataModel>("shop").await;
+    let service = |amount: &str| {
+        format!(
+            "
+apiVersion: autonomy.dev/v1alpha1
+kind: MicroService
+metadata: {{name: close}}
+spec:
+  config: {{limit: '${{env:LIMIT}}'}}
+  trigger: {{queue: {{model: shop, entity: Sale, routing: [open]}}}}
+  steps:
+    - when: {amount} > 0.0
+      patch: {{model: shop, entity: Sale, id: object.id, object: {{status: \"'closed'\"}}}}
+"
+        )
+    };
+    world.apply(&service("object.amuont"));
+    let message = world.not_ready::<MicroService>("close", "Invalid").await;
+    assert!(message.contains("spec.steps[0].when") && message.contains("amuont"), "{message}");
+    assert!(
+        world.api::<Deployment>().list(&ListParams::default().labels("app.kubernetes.io/component=worker")).await.unwrap().items.is_empty()
+    );
+    // What is in a variable is known to the worker only.
+    world.apply(&service("object.amount").replace("${env:LIMIT}", "5"));
+    world.ready::<MicroService>("close").await;
+    // An edit that is wrong leaves the worker that runs as it is.
+    world.apply(&service("object.amuont"));
+    world.not_ready::<MicroService>("close", "Invalid").await;
+    world.call("POST", "/api/shop/sales", Some(&json!({"receipt": "1", "amount": 1.5}))).await;
+    eventually("the sale is closed", async || {
+        let sales = world.ask("GET", "/api/shop/sales?status=closed", None).await.ok()?;
+        sales.as_array().filter(|sales| sales.len() == 1).cloned()
+    })
+    .await;
     world.end().await;
 }
 

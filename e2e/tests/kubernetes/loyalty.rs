@@ -13,7 +13,7 @@ async fn the_loyalty_case_applied_with_kubectl_counts_as_expected() {
     for model in ["common-business-entities", "retail"] {
         world.ready::<DataModel>(model).await;
     }
-    for service in ["store-file-loader", "loyalty-accrual", "ledger", "account-invoice"] {
+    for service in ["store-file-loader", "loyalty-accrual", "ledger", "ledger-export", "account-invoice"] {
         world.ready::<MicroService>(service).await;
     }
     let ended = |job: &Job| {

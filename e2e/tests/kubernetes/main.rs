@@ -11,5 +11,7 @@ mod loyalty;
 mod migrations;
 mod quiet;
 mod scaling;
+mod status;
 mod support;
 mod suspension;
+mod webhooks;

@@ -1,6 +1,7 @@
 //! The databases and NATS systems of the DataPlatforms, opened once and shared by all that reconcile on them.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use crate::catalog::{self, Catalog, CatalogError};
 
 const DATABASE_CONNECTIONS: u32 = 4;
 const NATS_PATIENCE: Duration = Duration::from_secs(5);
+
+static OPENED: AtomicU64 = AtomicU64::new(0);
 
 /// Why a platform's systems can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,8 @@ pub struct Connection {
     pub database: PgPool,
     /// JetStream.
     pub jetstream: jetstream::Context,
+    /// Another one for each time that a platform's systems are opened.
+    pub number: u64,
     catalog: Arc<Mutex<Arc<Catalog>>>,
 }
 
@@ -91,7 +96,8 @@ impl Connections {
             .map_err(NatsConnectError::from)?;
         let mut jetstream = jetstream::new(client);
         jetstream.set_timeout(NATS_PATIENCE);
-        let connection = Connection { database, jetstream, catalog: Arc::default() };
+        let number = OPENED.fetch_add(1, Ordering::Relaxed);
+        let connection = Connection { database, jetstream, number, catalog: Arc::default() };
         let opened = Opened { urls: urls.clone(), connection: connection.clone(), prepared: false };
         let replaced = self.lock().insert(key, opened);
         if let Some(replaced) = replaced {

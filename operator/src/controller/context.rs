@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex as AsyncMutex;
 
+use super::activation::Activation;
 use super::connections::Connections;
 use super::metrics::Metrics;
 use super::server_side::{self, ServerSideError};
@@ -57,6 +58,8 @@ pub struct Context {
     pub connections: Connections,
     /// The services whose lag KEDA may ask for.
     pub lag: lag::Board,
+    /// The services that have workers only while there is work.
+    pub activation: Activation,
     /// Counts.
     pub metrics: Arc<Metrics>,
     scope: Scope,
@@ -68,6 +71,7 @@ pub struct Context {
 impl Context {
     /// With nothing opened yet.
     pub fn new(client: Client, settings: Arc<Settings>, stores: Stores, scope: Scope, metrics: Arc<Metrics>, lag: lag::Board) -> Self {
+        let client_of_activation = client.clone();
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(settings.pod_name.clone()) };
         Self {
             recorder: Recorder::new(client.clone(), reporter),
@@ -76,6 +80,7 @@ impl Context {
             stores,
             scope,
             connections: Connections::default(),
+            activation: Activation::new(client_of_activation, lag.clone()),
             lag,
             metrics,
             failures: Mutex::default(),
@@ -154,6 +159,7 @@ impl Context {
         let is_service = |namespace: &str, name: &str| services.get(&ObjectRef::new(name).within(namespace)).is_some();
         self.connections.keep(is_platform).await;
         self.lag.keep(|namespace, service| !self.scope.has(namespace) || is_service(namespace, service));
+        self.activation.keep(is_service);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, key), _| {
             key.split_once('/')
                 .is_some_and(|(namespace, name)| is_platform(namespace, name) || is_model(namespace, name) || is_service(namespace, name))

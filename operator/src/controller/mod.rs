@@ -1,11 +1,13 @@
 //! The reconcilers: one folder a kind, each of the same five steps (dereference, validate, build, apply, status), and what they share.
 
+pub mod activation;
 pub mod connections;
 pub mod context;
 pub mod lag;
 pub mod leader;
 pub mod metrics;
 mod model;
+pub mod observation;
 mod platform;
 mod server_side;
 mod service;
@@ -108,6 +110,7 @@ pub async fn run(client: Client, scope: Scope, settings: Arc<Settings>, metrics:
         .run(platform::reconcile, error_policy, context.clone());
     let models = models
         .owns_stream(changes::<Migration>(&client, &scope))
+        .owns_stream(changes::<MicroService>(&client, &scope))
         .watches_stream(changes::<DataPlatform>(&client, &scope), {
             let models = stores.models.clone();
             move |platform| models_of_platform(&models, &platform)
@@ -142,7 +145,9 @@ pub async fn run(client: Client, scope: Scope, settings: Arc<Settings>, metrics:
             context.forget_what_is_gone().await;
         }
     };
-    tokio::join!(drain("DataPlatform", platforms), drain("DataModel", models), drain("MicroService", services), forgetting);
+    let observing = observation::observe(&context, &stop);
+    tokio::join!(drain("DataPlatform", platforms), drain("DataModel", models), drain("MicroService", services), forgetting, observing);
+    context.activation.end();
 }
 
 /// What is known of the scope's resources, kept in sync by the watches.

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use autonomy_crds::MicroService;
 use autonomy_crds::condition::ReconciledStatus;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::NamespaceResourceScope;
@@ -11,9 +12,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::FIELD_MANAGER;
+use super::observation::Observations;
 use super::verdict::Reason;
 use crate::catalog::hex_sha256;
 
+// The field manager of what is seen of running services.
+const OBSERVER: &str = "autonomy-operator-observer";
 // Tells that another content was applied last, where the wanted one is a part of what is there (a field was taken away).
 const APPLIED: &str = "autonomy.dev/applied-sha256";
 
@@ -182,6 +186,30 @@ where
         // Deleted in the meantime.
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(failed(&K::kind(&()), &name, "given its status")(error)),
+    }
+}
+
+/// Writes what is seen of a service into its status, beside what its reconciles write there, as another manager of fields: neither takes away what
+/// the other wrote.
+///
+/// # Errors
+/// When the API refuses or does not answer.
+pub async fn apply_observations(client: &Client, service: &MicroService, seen: &Observations) -> Result<(), ServerSideError> {
+    let name = service.name_any();
+    let api: Api<MicroService> = Api::namespaced(client.clone(), &service.namespace().unwrap_or_default());
+    let kind = MicroService::kind(&());
+    let document = json!({
+        "apiVersion": MicroService::api_version(&()),
+        "kind": kind,
+        "metadata": {"name": name},
+        "status": seen,
+    });
+    let parameters = PatchParams::apply(OBSERVER).force();
+    match api.patch_status(&name, &parameters, &Patch::Apply(&document)).await {
+        Ok(_) => Ok(()),
+        // Deleted in the meantime.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(failed(&kind, &name, "given its status")(error)),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use autonomy_crds::container::{ContainerResources, ResourceAmounts};
+use autonomy_crds::data_platform::TelemetrySettings;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EnvFromSource, EnvVar, EnvVarSource, HTTPGetAction, Lifecycle, LifecycleHandler,
@@ -102,6 +103,8 @@ pub struct Role {
     pub name: String,
     /// How many pods; left to an autoscaler where none.
     pub replicas: Option<i32>,
+    /// The image, where it is not the runtime's.
+    pub image: Option<String>,
     /// The role and its arguments.
     pub arguments: Vec<String>,
     /// The environment.
@@ -131,8 +134,8 @@ impl Role {
         let (port_name, port) = self.port;
         let container = Container {
             name: ownership.component.to_owned(),
-            image: Some(settings.runtime_image.clone()),
-            image_pull_policy: Some(settings.runtime_image_pull_policy.clone()).filter(|policy| !policy.is_empty()),
+            image_pull_policy: Some(settings.runtime_image_pull_policy.clone()).filter(|policy| self.image.is_none() && !policy.is_empty()),
+            image: Some(self.image.unwrap_or_else(|| settings.runtime_image.clone())),
             args: Some(self.arguments),
             env: Some(self.environment),
             env_from: Some(self.environment_from).filter(|sources| !sources.is_empty()),
@@ -281,6 +284,19 @@ pub fn secret_variable(name: &str, secret: &str, key: &str) -> EnvVar {
     }
 }
 
+/// The environment variables that say where traces are sent, and as whose; none where the platform's are not wanted.
+pub fn trace_variables(telemetry: &TelemetrySettings, namespace: &str, name: &str) -> Vec<EnvVar> {
+    let Some(endpoint) = &telemetry.otlp_endpoint else { return Vec::new() };
+    let ratio = f64::from(telemetry.trace_percentage) / 100.0;
+    vec![
+        variable("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.trim_end_matches('/')),
+        variable("OTEL_SERVICE_NAME", name),
+        variable("OTEL_RESOURCE_ATTRIBUTES", format!("service.namespace={namespace},k8s.namespace.name={namespace}")),
+        variable("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+        variable("OTEL_TRACES_SAMPLER_ARG", ratio.to_string()),
+    ]
+}
+
 /// The Service of these pods: with an address of its own, or (headless) only for those that look for each pod, as Prometheus does.
 pub fn service(ownership: &Ownership, name: &str, (port_name, port): (&str, i32), headless: bool) -> Service {
     Service {
@@ -384,4 +400,20 @@ fn pod_trouble(pod: &Pod) -> Option<String> {
     }
     let unschedulable = status.conditions.iter().flatten().find(|found| found.type_ == "PodScheduled" && found.status == "False")?;
     Some(format!("pod {name} can't be placed: {}", unschedulable.message.as_deref().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traces_are_sent_where_the_platform_says_and_nowhere_else() {
+        assert_eq!(trace_variables(&TelemetrySettings::default(), "shop", "default-api"), []);
+        let telemetry = TelemetrySettings { otlp_endpoint: Some("http://collector:4318/".to_owned()), trace_percentage: 10 };
+        let variables = trace_variables(&telemetry, "shop", "default-api");
+        let value = |name: &str| variables.iter().find(|variable| variable.name == name).and_then(|variable| variable.value.as_deref());
+        assert_eq!(value("OTEL_EXPORTER_OTLP_ENDPOINT"), Some("http://collector:4318"));
+        assert_eq!(value("OTEL_SERVICE_NAME"), Some("default-api"));
+        assert_eq!(value("OTEL_TRACES_SAMPLER_ARG"), Some("0.1"));
+    }
 }

@@ -114,7 +114,7 @@ impl AggregateQuery {
             faults.push(Fault::parameter(AGGREGATE, format!("names more than {MOST_AGGREGATES}")));
         }
         let mut list = ListQuery::parse(plans, plan, &rest)?;
-        let sorted = rest.iter().any(|(name, value)| name == "sort" && !value.trim().is_empty());
+        let sorted = rest.iter().any(|(name, value)| name == "sort" && !value.is_empty());
         // A list's order ends with the id, which groups have only where they are made by it.
         list.sort.retain(|sort| groups.contains(&sort.column) || (sorted && sort.column != crate::plan::ID));
         if let Some(other) = list.sort.iter().find(|sort| !groups.contains(&sort.column)) {
@@ -155,7 +155,7 @@ fn can_group_by(column: &ColumnPlan) -> bool {
 }
 
 fn read_aggregates(plan: &EntityPlan, text: &str) -> Result<Vec<Aggregate>, String> {
-    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| read_aggregate(plan, part)).collect()
+    query::items(text).map(|part| read_aggregate(plan, part?)).collect()
 }
 
 fn read_aggregate(plan: &EntityPlan, text: &str) -> Result<Aggregate, String> {
@@ -179,7 +179,11 @@ fn read_aggregate(plan: &EntityPlan, text: &str) -> Result<Aggregate, String> {
 
 fn read_groups(plan: &EntityPlan, text: &str) -> Result<Vec<usize>, String> {
     let mut groups = Vec::new();
-    for member in text.split(',').map(str::trim).filter(|member| !member.is_empty()) {
+    for (index, member) in query::items(text).enumerate() {
+        if index == MOST_GROUPS {
+            return Err(format!("names more than {MOST_GROUPS} attributes"));
+        }
+        let member = member?;
         let column = query::column(plan, member)?;
         if !can_group_by(&plan.columns[column]) {
             return Err(format!("can't group by {member}"));
@@ -188,7 +192,7 @@ fn read_groups(plan: &EntityPlan, text: &str) -> Result<Vec<usize>, String> {
             groups.push(column);
         }
     }
-    if groups.len() > MOST_GROUPS { Err(format!("names more than {MOST_GROUPS} attributes")) } else { Ok(groups) }
+    Ok(groups)
 }
 
 /// Writes a group from the texts of its row: its own members first, then `count`, and the others by function and attribute, as in

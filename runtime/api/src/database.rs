@@ -279,7 +279,7 @@ impl Violation {
             Some(Constraint::Key) => entity.key.iter().map(String::as_str).collect(),
             Some(Constraint::Unique(column) | Constraint::ForeignKey(column) | Constraint::Limits(column)) => vec![&column.name],
             Some(Constraint::Index(index)) => index.columns.iter().map(String::as_str).collect(),
-            Some(Constraint::Check(check)) => vec![&check.column, &check.other],
+            Some(Constraint::Check(check)) => vec![&check.column, check.compared.column()],
             None => match (&self.column, &self.key) {
                 (Some(column), _) => vec![column],
                 (None, Some((columns, _))) => columns.iter().map(String::as_str).collect(),

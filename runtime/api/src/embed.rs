@@ -6,6 +6,7 @@ use autonomy_crds::object_json::{ObjectWriter, write_string};
 use autonomy_crds::resolved::ColumnKind;
 
 use crate::plan::{EntityPlan, Plans};
+use crate::query;
 
 // How many objects an object may have in it, and how deep.
 pub(crate) const MOST_EMBEDDED: usize = 16;
@@ -31,7 +32,11 @@ pub struct Embedded {
 pub fn parse(plans: &Plans, plan: &EntityPlan, text: &str) -> Result<Vec<Embedded>, String> {
     let mut embedded = Vec::new();
     let mut count = 0;
-    for path in text.split(',').map(str::trim).filter(|path| !path.is_empty()) {
+    for (index, path) in query::items(text).enumerate() {
+        let path = path?;
+        if index == MOST_EMBEDDED {
+            return Err(format!("has more than {MOST_EMBEDDED} items"));
+        }
         let names: Vec<&str> = path.split('.').collect();
         if names.len() > MOST_DEPTH {
             return Err(format!("{path} is deeper than {MOST_DEPTH} relationships"));

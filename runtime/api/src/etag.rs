@@ -33,5 +33,22 @@ impl Tag {
 /// The version that an ETag stands for.
 pub fn version_of(tag: &str) -> Option<i64> {
     let tag = tag.trim();
-    tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"')?.parse().ok()
+    let digits = tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"')?;
+    // As GET answers it: parsing would take a sign too.
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_etag_is_a_version_in_quotes() {
+        assert_eq!(Tag::parse("\"3\""), Some(Tag::Version(3)));
+        assert_eq!(Tag::parse(" W/\"3\""), Some(Tag::Version(3)));
+        assert_eq!(Tag::parse("*"), Some(Tag::Any));
+        for other in ["3", "\"+3\"", "\"-3\"", "\"\"", "\"3", "\"3\", \"4\"", "\"99999999999999999999\""] {
+            assert_eq!(Tag::parse(other), None, "{other}");
+        }
+    }
 }

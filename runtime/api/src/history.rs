@@ -18,10 +18,6 @@ use crate::sql;
 use crate::value::parse_date_time;
 use crate::write::text;
 
-/// Why `embed` and `asOf` don't go together.
-pub const NO_EMBEDDING: &str =
-    "can't be combined with asOf: what is referred to may keep no history; read it by its own path with the same asOf";
-
 // Seconds from 1970 to 2000.
 const EPOCH: u64 = 946_684_800;
 // The database's clock, from which the times of versions are, may be before this process's.
@@ -52,6 +48,14 @@ pub fn moment(plan: &EntityPlan, text: &str) -> Result<i64, String> {
         return Err("must not lie in the future".to_owned());
     }
     Ok(moment)
+}
+
+/// The problem of a read that asks for `embed` beside a moment.
+pub fn no_embedding() -> Problem {
+    let detail = "can't be combined with asOf: what is referred to may keep no history; read it by its own path with the same asOf";
+    let mut faults = Faults::default();
+    faults.push(Fault::parameter("embed", detail));
+    query::conflicting_parameters(faults)
 }
 
 /// What is answered where an object is not there: that it was deleted, where that is kept, or that there is none.
@@ -96,25 +100,31 @@ impl VersionsQuery {
     fn parse(plan: &EntityPlan, parameters: &[(String, String)]) -> Result<Self, Problem> {
         let mut query = Self { columns: (0..plan.columns.len()).collect(), limit: DEFAULT_LIMIT, before: None };
         let mut faults = Faults::default();
+        let mut cursor = None;
         for (name, value) in parameters {
             let read = match name.as_str() {
                 "limit" => query::number(value, MOST_LIMIT).map(|limit| query.limit = limit),
                 "fields" => query::fields(plan, value).map(|fields| query.columns = fields),
-                "cursor" => read_cursor(value).map(|number| query.before = Some(number)),
+                "cursor" => {
+                    cursor = Some(value);
+                    Ok(())
+                }
                 _ => Err("is no parameter of an object's history".to_owned()),
             };
             if let Err(detail) = read {
                 faults.push(Fault::parameter(name, detail));
             }
         }
-        if faults.is_empty() { Ok(query) } else { Err(query::invalid_query(faults)) }
+        if !faults.is_empty() {
+            return Err(query::invalid_query(faults));
+        }
+        query.before = cursor.map(|cursor| read_cursor(cursor).ok_or_else(query::invalid_cursor)).transpose()?;
+        Ok(query)
     }
 }
 
-fn read_cursor(text: &str) -> Result<i64, String> {
-    let values = query::read_cursor(ORDER, text);
-    let number = values.as_deref().and_then(|values| values.first()?.as_deref()?.parse().ok());
-    number.ok_or_else(|| "is no cursor of a history; take it from the Link of the page before".to_owned())
+fn read_cursor(text: &str) -> Option<i64> {
+    query::read_cursor(ORDER, text)?.first()?.as_deref()?.parse().ok()
 }
 
 /// A page of an object's versions, the newest first.

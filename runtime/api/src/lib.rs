@@ -6,6 +6,7 @@
 pub mod aggregate;
 pub mod asyncapi;
 pub mod body;
+mod connections;
 pub mod database;
 pub mod docs;
 pub mod embed;
@@ -51,6 +52,7 @@ use tower::util::MapRequestLayer;
 use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::decompression::{DecompressionBody, RequestDecompressionLayer};
 
+use crate::connections::Patience;
 use crate::database::Gate;
 use crate::events::{EventOptions, Subscriptions};
 use crate::gathering::Gathering;
@@ -88,6 +90,15 @@ pub struct Options {
     /// Memory for the bodies of all requests at a time, in bytes.
     #[arg(long, env = "AUTONOMY_API_BODY_MEMORY", default_value_t = 256 * 1024 * 1024)]
     pub body_memory: u64,
+    /// How long a request's headers may take to come, from their first byte: a connection that is slower is closed.
+    #[arg(long, env = "AUTONOMY_API_HEADER_PATIENCE", default_value = "10s", value_parser = autonomy_crds::names::parse_duration)]
+    pub header_patience: Duration,
+    /// How long a connection is kept that nobody uses. Longer than clients and proxies keep theirs, so that none is closed as it is used again.
+    #[arg(long, env = "AUTONOMY_API_IDLE_PATIENCE", default_value = "2m", value_parser = autonomy_crds::names::parse_duration)]
+    pub idle_patience: Duration,
+    /// How long a body may take to come; of one that is taken in pieces, how long nothing may come.
+    #[arg(long, env = "AUTONOMY_API_BODY_PATIENCE", default_value = "60s", value_parser = autonomy_crds::names::parse_duration)]
+    pub body_patience: Duration,
     /// How long idempotency keys are kept: longer than any client sends a request again, and than any event is delivered again.
     #[arg(long, env = "AUTONOMY_API_IDEMPOTENCY_RETENTION", default_value = "2160h", value_parser = autonomy_crds::names::parse_duration)]
     pub idempotency_retention: Duration,
@@ -130,6 +141,7 @@ pub async fn run_on(listener: TcpListener, options: Options, stop: CancellationT
     let pool = options.database.pool("autonomy-api", &database::SETTINGS)?;
     let subscriptions = Subscriptions::new(&options.events, stop.clone()).await?;
     let address = listener.local_addr().map_err(Error::Serve)?;
+    let patience = Patience { headers: options.header_patience, idle: options.idle_patience };
     let readiness = Readiness::default();
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
@@ -147,13 +159,7 @@ pub async fn run_on(listener: TcpListener, options: Options, stop: CancellationT
             MapRequestLayer::new(|request: Request<DecompressionBody<Body>>| request.map(Body::new)),
         ));
     tracing::info!(%address, "the object API is served");
-    let stopped = stop.clone();
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned()).into_future();
-    tokio::select! {
-        served = serving => served.map_err(Error::Serve)?,
-        // Readers that never come to their end do not hold up the stop.
-        () = async { stop.cancelled().await; tokio::time::sleep(FAREWELL).await } => {}
-    }
+    connections::serve(listener, router, patience, FAREWELL, stop).await;
     Ok(())
 }
 
@@ -184,6 +190,7 @@ async fn begin_service(
         writings: Gathering::new(MOST_GATHERED),
         budget: Arc::new(Semaphore::new(budget.min(Semaphore::MAX_PERMITS))),
         most_body: options.max_body,
+        body_patience: options.body_patience,
         subscriptions,
         metrics,
     };

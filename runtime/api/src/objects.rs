@@ -205,12 +205,17 @@ fn head_hash(method: &Method, target: &str, headers: &HeaderMap) -> Sha256 {
     hash
 }
 
+/// The header of W3C's trace context.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 fn context(headers: &HeaderMap) -> WriteContext {
-    let text = |name: &'static str| {
-        let value = headers.get(name)?.to_str().ok()?;
-        (value.len() <= MOST_KEY_BYTES).then(|| value.to_owned())
-    };
-    WriteContext { actor: None, traceparent: text("traceparent"), causation_id: None }
+    WriteContext { actor: None, traceparent: traceparent(headers).map(str::to_owned), causation_id: None }
+}
+
+/// The trace context of a request.
+pub fn traceparent(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(TRACEPARENT)?.to_str().ok()?;
+    (value.len() <= MOST_KEY_BYTES).then_some(value)
 }
 
 /// Whether the request asks for an answer without the objects.

@@ -147,15 +147,15 @@ impl ListQuery {
                 faults.push(Fault::parameter(name, detail));
             }
         }
-        if query.as_of.is_some() && !query.embedded.is_empty() {
-            faults.push(Fault::parameter("embed", history::NO_EMBEDDING));
-        }
         match sort_columns(plan, sort) {
             Ok(columns) => query.sort = columns,
             Err(detail) => faults.push(Fault::parameter("sort", detail)),
         }
         if !faults.is_empty() {
             return Err(invalid_query(faults));
+        }
+        if query.as_of.is_some() && !query.embedded.is_empty() {
+            return Err(history::no_embedding());
         }
         if let Some(member) = sorted_twice(plan, &query.sort) {
             faults.push(Fault::parameter("sort", format!("{member} is there twice")));
@@ -268,14 +268,23 @@ pub fn boolean(value: &str) -> Result<bool, String> {
     }
 }
 
+/// The items of a comma-separated list, which has none where it is empty. Blanks around them are what `+` in a query stands for.
+pub fn items(list: &str) -> impl Iterator<Item = Result<&str, String>> {
+    let items = (!list.is_empty()).then(|| list.split(',')).into_iter().flatten();
+    items.map(|item| match item.trim_matches(' ') {
+        "" => Err("has an empty item".to_owned()),
+        item => Ok(item),
+    })
+}
+
 /// The members of a comma-separated list as columns, in the model's order, the id among them.
 ///
 /// # Errors
 /// Where one is no member.
 pub fn fields(plan: &EntityPlan, value: &str) -> Result<Vec<usize>, String> {
     let mut columns = vec![ID];
-    for name in value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-        columns.push(column(plan, name)?);
+    for name in items(value) {
+        columns.push(column(plan, name?)?);
     }
     columns.sort_unstable();
     columns.dedup();
@@ -292,7 +301,8 @@ pub fn column(plan: &EntityPlan, member: &str) -> Result<usize, String> {
 
 fn sort_columns(plan: &EntityPlan, text: &str) -> Result<Vec<Sort>, String> {
     let mut sort: Vec<Sort> = Vec::new();
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+    for part in items(text) {
+        let part = part?;
         let (descending, member) = match part.strip_prefix('-') {
             Some(member) => (true, member),
             None => (false, part.strip_prefix('+').unwrap_or(part).trim_start()),
@@ -380,6 +390,17 @@ mod tests {
         assert_eq!(read, [("a", "1,2"), ("b.like", "x y*"), ("c", "")].map(|(n, v)| (n.to_owned(), v.to_owned())));
         assert!(parameters("a=%FF").is_err());
         assert!(parameters("a=%00").is_err());
+    }
+
+    #[test]
+    fn an_empty_list_has_no_items_and_no_item_is_empty() {
+        let read = |list| items(list).collect::<Result<Vec<_>, _>>();
+        assert_eq!(read(""), Ok(vec![]));
+        assert_eq!(read("a, -b"), Ok(vec!["a", "-b"]));
+        for list in [" ", "a,", ",a", "a,,b"] {
+            assert!(read(list).is_err(), "{list}");
+        }
+        assert_eq!(read("\u{b}"), Ok(vec!["\u{b}"]));
     }
 
     #[test]

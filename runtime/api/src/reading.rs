@@ -80,11 +80,11 @@ pub async fn one(
             faults.push(Fault::parameter(name, detail));
         }
     }
-    if moment.is_some() && !embedded.is_empty() {
-        faults.push(Fault::parameter("embed", history::NO_EMBEDDING));
-    }
     if !faults.is_empty() {
         return Err(query::invalid_query(faults).into());
+    }
+    if moment.is_some() && !embedded.is_empty() {
+        return Err(history::no_embedding().into());
     }
     let asked = columns.len();
     columns.push(VERSION);

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use autonomy_process::catalog::{Catalog, CatalogFollower};
+use autonomy_process::trace;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use bytes::{Bytes, BytesMut};
@@ -11,6 +12,7 @@ use futures::StreamExt;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::database::{Failure, Gate, Meaning, meaning, problem};
@@ -25,8 +27,6 @@ use crate::reading::Reading;
 use crate::representation::{Representation, content_type};
 use crate::{aggregate, body, docs, history, json_patch, query, reading, transactions, write};
 
-// A body must have come whole in this time.
-const BODY_PATIENCE: Duration = Duration::from_secs(60);
 // What one object is patched with; JSON Patch goes its own way, and is here for those who are told what they may send.
 const OBJECT_PATCHES: &[&str] = &["application/merge-patch+json", "application/json", json_patch::MEDIA_TYPE];
 const LIST_PATCHES: &[&str] = &["application/merge-patch+json", "application/json", "application/x-ndjson", "text/csv"];
@@ -53,6 +53,8 @@ pub struct Service {
     pub budget: Arc<Semaphore>,
     /// The largest body, in bytes.
     pub most_body: u64,
+    /// How long a body that is read whole may take to come, and how long nothing may come of one that is taken in pieces.
+    pub body_patience: Duration,
     /// Those who follow events.
     pub subscriptions: Subscriptions,
     /// Counters.
@@ -86,6 +88,22 @@ impl Route<'_> {
             Self::Events(..) => "events",
             Self::Object(..) => "object",
             Self::History(..) => "history",
+        }
+    }
+
+    // The path with its variable parts named.
+    fn template(&self) -> &'static str {
+        match self {
+            Self::Docs => "/docs",
+            Self::Models => "/api",
+            Self::Transactions => "/api/transactions",
+            Self::Model(_) => "/api/{model}",
+            Self::OpenApi(_) => "/api/{model}/openapi.json",
+            Self::AsyncApi(_) => "/api/{model}/asyncapi.json",
+            Self::Entity(..) => "/api/{model}/{plural}",
+            Self::Events(..) => "/api/{model}/{plural}/events",
+            Self::Object(..) => "/api/{model}/{plural}/{id}",
+            Self::History(..) => "/api/{model}/{plural}/{id}/history",
         }
     }
 }
@@ -125,10 +143,16 @@ pub async fn serve_when_ready(service: Arc<OnceLock<Arc<Service>>>, request: Req
 /// Answers a request; whatever it is, the answer is one.
 pub async fn serve(service: Arc<Service>, request: Request<Body>) -> Response<Body> {
     let begun = Instant::now();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let path = percent_decode_str(parts.uri.path()).decode_utf8_lossy().into_owned();
     let route = route(&path);
     let name = route.as_ref().map_or("unknown", Route::name);
+    let template = route.as_ref().map_or("unknown", Route::template);
+    let span = trace::server(known_method(&parts.method), template, parts.uri.path(), || objects::traceparent(&parts.headers));
+    // What is written continues this request's trace.
+    if let Some(Ok(traceparent)) = trace::traceparent(&span).map(HeaderValue::try_from) {
+        parts.headers.insert(objects::TRACEPARENT, traceparent);
+    }
     let answer = match route {
         None => Err(Problem::not_found("There is nothing at this path; see GET /api.")),
         Some(route) => {
@@ -140,7 +164,7 @@ pub async fn serve(service: Arc<Service>, request: Request<Body>) -> Response<Bo
                 query: parts.uri.query().unwrap_or(""),
                 headers: &parts.headers,
             };
-            incoming.answer(route, body).await
+            incoming.answer(route, body).instrument(span.clone()).await
         }
     };
     let mut response = answer.unwrap_or_else(Problem::into_response);
@@ -154,8 +178,15 @@ pub async fn serve(service: Arc<Service>, request: Request<Body>) -> Response<Bo
     if parts.method == Method::HEAD {
         *response.body_mut() = Body::empty();
     }
-    service.metrics.answered(&parts.method, name, response.status(), begun.elapsed());
+    trace::answered(&span, response.status().as_u16());
+    service.metrics.answered(known_method(&parts.method), name, response.status(), begun.elapsed());
     response
+}
+
+// Methods that nobody knows must not make a series, or a name, each.
+fn known_method(method: &Method) -> &str {
+    let known = matches!(*method, Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
+    if known { method.as_str() } else { "_OTHER" }
 }
 
 struct Incoming<'a> {
@@ -383,7 +414,8 @@ impl Incoming<'_> {
             ));
         }
         let _memory = self.reserve(streamed::MEMORY).await?;
-        let incoming = streamed::Incoming { target: self.target, headers: self.headers, representation, kind, body };
+        let (target, headers, patience) = (self.target, self.headers, self.service.body_patience);
+        let incoming = streamed::Incoming { target, headers, representation, kind, body, patience };
         let (response, counts) = streamed::write(&self.service.streams, &plan, incoming).await?;
         self.service.metrics.wrote_in_pieces(&counts);
         Ok(response)
@@ -396,7 +428,8 @@ impl Incoming<'_> {
         let key = objects::idempotency_key(self.headers)?;
         let key = key.as_deref();
         self.again_when_stale(|plans| async move {
-            let request = transactions::read(text, &plans, key)?;
+            let mut request = transactions::read(text, &plans, key)?;
+            request.continue_trace(objects::traceparent(self.headers));
             let outcomes = write::apply(&self.service.gate, &request.work, request.failed).await?;
             self.service.metrics.wrote(&outcomes);
             Ok(json_response(transactions::answer(outcomes).into()))
@@ -484,7 +517,7 @@ impl Incoming<'_> {
             }
             Ok(bytes.freeze())
         };
-        match tokio::time::timeout(BODY_PATIENCE, reading).await {
+        match tokio::time::timeout(self.service.body_patience, reading).await {
             Ok(bytes) => Ok((bytes?, Some(memory))),
             Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", "The body took too long to come.")),
         }

@@ -4,10 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use autonomy_crds::event::WriteContext;
+use autonomy_process::trace;
 use axum::http::StatusCode;
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 use sonic_rs::LazyValue;
+use tracing::Span;
 use uuid::Uuid;
 
 use crate::body::{self, Purpose};
@@ -30,6 +32,21 @@ pub struct Request {
     pub work: Work,
     /// Each unit's problem, where it has one.
     pub failed: Vec<Option<Problem>>,
+}
+
+impl Request {
+    /// What a unit writes continues the trace that the unit was handed over with, or else that of the request; a request for several units is linked
+    /// to their traces.
+    pub fn continue_trace(&mut self, traceparent: Option<&str>) {
+        let units = &mut self.work.units;
+        if trace::is_on() && units.len() > 1 {
+            trace::link(&Span::current(), units.iter().map(|unit| unit.context.traceparent.as_deref()));
+        }
+        let Some(traceparent) = traceparent else { return };
+        for unit in units.iter_mut().filter(|unit| unit.context.traceparent.is_none()) {
+            unit.context.traceparent = Some(traceparent.to_owned());
+        }
+    }
 }
 
 /// Reads a request.

@@ -15,7 +15,7 @@ pub fn builder() -> reqwest::ClientBuilder {
 }
 
 // ring, as for the connections to Kubernetes; where somebody chose before, that stays.
-fn choose_cryptography() {
+pub(crate) fn choose_cryptography() {
     static CHOSEN: Once = Once::new();
     CHOSEN.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
 }

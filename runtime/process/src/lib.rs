@@ -2,8 +2,12 @@
 
 pub mod catalog;
 pub mod http_client;
+pub mod object_storage;
 pub mod operations;
 pub mod options;
+pub mod role;
 pub mod service_consumers;
+pub mod service_failures;
 pub mod shutdown;
 pub mod telemetry;
+pub mod trace;

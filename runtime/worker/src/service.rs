@@ -5,14 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use autonomy_crds::event::WriteContext;
-use autonomy_crds::micro_service::{Cache, FilesTrigger, QueueTrigger, Ticket};
+use autonomy_crds::micro_service::{FilesTrigger, QueueTrigger, ScheduleTrigger, Ticket};
 use autonomy_crds::names::parse_duration;
 use autonomy_crds::resolved::Entity;
+use autonomy_crds::schedule::{Schedule, time_zone_named};
 use autonomy_crds::{Faults, MicroServiceSpec, Model};
+use jiff02::Timestamp;
+use jiff02::civil::Date;
+use jiff02::tz::TimeZone;
 use sha2::{Digest, Sha256};
 
+use crate::caches::CompiledCache;
 use crate::expression::{EvaluationError, Expression, Identity, Kind, Names, ObjectReader, Value, compile};
-use crate::files::Glob;
+use crate::files::{Format, Glob};
+use crate::http_call::Endpoint;
+use crate::logic::EmbeddedLogic;
 use crate::steps::{CompiledStep, EventHead, EventInput, Failure, Steps};
 
 /// A service ready to run.
@@ -24,10 +31,14 @@ pub struct CompiledService {
     pub name: String,
     /// As declared.
     pub spec: MicroServiceSpec,
-    /// Reads the trigger's events; none for a files trigger.
+    /// Reads the trigger's events; none for a files or a schedule trigger.
     pub trigger_reader: Option<ObjectReader>,
+    /// The member whose value is the key of order per key; none for the object's id.
+    pub partition_member: Option<String>,
+    /// When it runs; of a schedule trigger.
+    pub schedule: Option<Schedule>,
     /// The caches, in the order declared.
-    pub caches: Vec<CompiledCache>,
+    pub caches: Vec<Arc<CompiledCache>>,
     /// The first wait of a retry.
     pub initial_backoff: Duration,
     /// The longest wait of a retry.
@@ -37,31 +48,29 @@ pub struct CompiledService {
     /// How long after its first failed attempt an event may still be tried.
     pub max_age: Option<Duration>,
     pub(crate) steps: Vec<CompiledStep>,
+    /// The logic of the worker's own program, where there is one.
+    pub(crate) logic: Option<EmbeddedLogic>,
+    /// The handler beside the worker, where there is one.
+    pub(crate) handler: Endpoint,
     // `{namespace}/{name}`: what ids are made from.
     seed: String,
     config: Value,
     service: Value,
     filter: Option<Expression>,
     group_by: Option<Expression>,
+    batch_zone: Option<TimeZone>,
+    // The member of the trigger's objects by which events are routed.
+    routing: Option<String>,
     ticket: Option<CompiledTicket>,
 }
 
-/// A cache of a service.
-#[derive(Debug)]
-pub struct CompiledCache {
-    /// Its name.
-    pub name: String,
-    /// The DataModel.
-    pub model: Arc<Model>,
-    /// The entity's name.
-    pub entity: String,
-    /// Reads objects, keeping the members in `fields`.
-    pub reader: ObjectReader,
-    /// The members to index, beside `id`.
-    pub indexes: Vec<String>,
-    /// The members held, to ask the API for (`fields=`): those declared, the indexes, and those the filter needs; empty for all.
-    pub fields: Vec<String>,
-    filter: Option<Expression>,
+/// What the events of a batch window that are handled as one have in common.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// The day on which they were committed, where `batch.timeZone` parts days.
+    pub day: Option<Date>,
+    /// The value of `batch.groupBy`; null without it.
+    pub value: Value,
 }
 
 /// A request that raises a ticket.
@@ -102,11 +111,14 @@ impl CompiledService {
     ) -> Result<Self, Faults> {
         let config = Value::object(config.iter().map(|(key, value)| (key.as_str(), Value::text(value))));
         let service = Value::object([("namespace", Value::text(namespace)), ("name", Value::text(name))]);
-        let mut compiler = Compiler { models, config: &config, faults: Faults::default() };
+        let mut compiler = Compiler { models, config: &config, service: &service, faults: Faults::default() };
 
         let caches = compiler.caches(&spec.caches);
         let (mut names, trigger) = compiler.trigger(spec);
-        let steps = Steps { models, caches: &caches, names: &mut names, faults: &mut compiler.faults }.compile(&spec.steps);
+        let surroundings = [config.clone(), service.clone()];
+        let around = compiler.names_around(&[]);
+        let steps = Steps { models, caches: &caches, names: &mut names, around, surroundings: &surroundings, faults: &mut compiler.faults };
+        let steps = steps.compile(&spec.steps);
         let ticket = spec.dead_letter.ticket.as_ref().and_then(|ticket| compiler.ticket(ticket, trigger.kind));
         let initial_backoff = compiler.duration(&spec.retry.initial_backoff, "spec.retry.initialBackoff");
         let max_backoff = compiler.duration(&spec.retry.max_backoff, "spec.retry.maxBackoff");
@@ -117,24 +129,52 @@ impl CompiledService {
             name: name.to_owned(),
             spec: spec.clone(),
             trigger_reader: trigger.reader,
+            schedule: trigger.schedule,
+            partition_member: trigger.partition_member,
             caches,
             initial_backoff,
             max_backoff,
             max_age,
             revision: revision(spec),
             steps,
+            logic: None,
+            handler: Endpoint::of_handler(),
             seed: format!("{namespace}/{name}"),
             config,
             service,
             filter: trigger.filter,
             group_by: trigger.group_by,
+            batch_zone: trigger.batch_zone,
+            routing: routing_member(spec, models),
             ticket,
         })
+    }
+
+    /// The same service with this logic, which `handler.embedded` stands for.
+    ///
+    /// # Errors
+    /// Where the declaration and the program don't agree on whether there is logic in it.
+    pub fn with_logic(mut self, logic: Option<EmbeddedLogic>) -> Result<Self, Faults> {
+        let mut faults = Faults::default();
+        match (self.spec.has_embedded_logic(), logic.is_some()) {
+            (true, false) => {
+                faults.add("spec.handler.embedded", "the logic is in a program of its own, and this worker is not that program")
+            }
+            (false, true) => faults.add("spec.handler", "this worker has logic of its own: declare handler.embedded, and no steps"),
+            _ => {}
+        }
+        self.logic = logic;
+        faults.none_or(self)
     }
 
     /// The idempotency key of an event or record: `{service}/{id}`.
     pub fn idempotency_key(&self, id: &str) -> String {
         format!("{}/{id}", self.name)
+    }
+
+    /// A value of `config`.
+    pub fn config_of(&self, name: &str) -> Option<&str> {
+        self.config.member(name)?.as_text()
     }
 
     /// The context of what is written for an event: the service as the actor, the event as the cause.
@@ -156,21 +196,28 @@ impl CompiledService {
         filter.evaluate_condition(&variables, &self.identity(&input.event.id)).map_err(|error| failure("spec.trigger.queue.filter", &error))
     }
 
-    /// The group of an event's object in a batch window: the value of `batch.groupBy`, null without it.
-    ///
-    /// # Errors
-    /// When the expression can't be evaluated for this object.
-    pub fn group_of(&self, object: &Value) -> Result<Value, Failure> {
-        let Some(group_by) = &self.group_by else { return Ok(Value::Null) };
-        let variables = [object.clone(), self.config.clone(), self.service.clone()];
-        group_by.evaluate(&variables, &self.identity("")).map_err(|error| failure("spec.trigger.queue.batch.groupBy", &error))
+    /// The routing value of the trigger's objects, as it stands in subjects' filters; none where the entity declares no routing, or it is null.
+    pub fn routing_of(&self, object: &Value) -> Option<String> {
+        object.member(self.routing.as_deref()?)?.index_key().map(std::borrow::Cow::into_owned)
     }
 
-    /// Whether a cache (by its place in [`Self::caches`]) holds this object. An object for which the filter can't be evaluated is not held.
-    pub fn cache_holds(&self, cache: usize, object: &Value) -> bool {
-        let Some(filter) = self.caches.get(cache).and_then(|cache| cache.filter.as_ref()) else { return true };
-        let variables = [object.clone(), self.config.clone(), self.service.clone()];
-        filter.evaluate_condition(&variables, &self.identity("")).unwrap_or(false)
+    /// The group of an event in a batch window.
+    ///
+    /// # Errors
+    /// When `batch.groupBy` can't be evaluated for this object.
+    pub fn group_of(&self, input: &EventInput) -> Result<Group, Failure> {
+        let day = self.batch_zone.as_ref().and_then(|zone| Some(input.event.time.parse::<Timestamp>().ok()?.to_zoned(zone.clone()).date()));
+        let Some(group_by) = &self.group_by else { return Ok(Group { day, value: Value::Null }) };
+        let variables = [input.object.clone(), self.config.clone(), self.service.clone()];
+        let value = group_by.evaluate(&variables, &self.identity(""));
+        Ok(Group { day, value: value.map_err(|error| failure("spec.trigger.queue.batch.groupBy", &error))? })
+    }
+
+    /// How long the calendar day of this moment still lasts, where batch windows close at its end.
+    pub fn rest_of_day(&self, now: Timestamp) -> Option<Duration> {
+        let zone = self.batch_zone.clone()?;
+        let midnight = now.to_zoned(zone.clone()).date().tomorrow().ok()?.to_zoned(zone).ok()?.timestamp();
+        Duration::try_from(midnight.duration_since(now)).ok()
     }
 
     /// The ticket for a dead letter, where the service asks for one; `object` is null where the event's data can't be read.
@@ -195,7 +242,7 @@ impl CompiledService {
         };
         let group = ticket.group_by.as_ref().map(|group_by| {
             let group = group_by.evaluate(&variables, &identity).map_err(|error| failure("spec.deadLetter.ticket.groupBy", &error))?;
-            Ok(group.to_json())
+            Ok::<String, Failure>(group.to_json())
         });
         Ok(Some(TicketRequest { url, body: body.to_json(), group: group.transpose()? }))
     }
@@ -215,86 +262,58 @@ impl CompiledService {
     }
 }
 
+fn routing_member(spec: &MicroServiceSpec, models: &BTreeMap<String, Arc<Model>>) -> Option<String> {
+    let queue = spec.trigger.queue.as_ref()?;
+    let entity = models.get(&queue.model)?.entity(&queue.entity)?;
+    Some(entity.by_column(entity.routing.as_deref()?)?.member.clone())
+}
+
 fn failure(path: &str, error: &EvaluationError) -> Failure {
     Failure::fatal(format!("{path}: {error}"))
 }
 
 struct CompiledTrigger {
     reader: Option<ObjectReader>,
+    schedule: Option<Schedule>,
+    partition_member: Option<String>,
     filter: Option<Expression>,
     group_by: Option<Expression>,
+    batch_zone: Option<TimeZone>,
     // What the trigger's objects are.
     kind: Kind,
 }
 
-struct Compiler<'a> {
-    models: &'a BTreeMap<String, Arc<Model>>,
-    config: &'a Value,
-    faults: Faults,
+impl CompiledTrigger {
+    fn of(kind: Kind) -> Self {
+        Self { reader: None, schedule: None, partition_member: None, filter: None, group_by: None, batch_zone: None, kind }
+    }
+}
+
+/// Compiles the parts of a service, and notes all that is wrong.
+pub(crate) struct Compiler<'a> {
+    pub(crate) models: &'a BTreeMap<String, Arc<Model>>,
+    pub(crate) config: &'a Value,
+    pub(crate) service: &'a Value,
+    pub(crate) faults: Faults,
 }
 
 impl<'a> Compiler<'a> {
-    fn caches(&mut self, caches: &[Cache]) -> Vec<CompiledCache> {
-        let mut compiled: Vec<CompiledCache> = Vec::new();
-        for (index, cache) in caches.iter().enumerate() {
-            let path = format!("spec.caches[{index}]");
-            if compiled.iter().any(|other| other.name == cache.name) {
-                self.faults.add(format!("{path}.name"), format!("another cache is named {} too", cache.name));
-            }
-            compiled.extend(self.cache(cache, &path));
-        }
-        compiled
-    }
-
-    fn cache(&mut self, cache: &Cache, path: &str) -> Option<CompiledCache> {
-        let (model, entity) = find_entity(self.models, &cache.model, &cache.entity, path, &mut self.faults)?;
-        let whole = Kind::of_entity(&model.name, entity);
-        let filter = cache.filter.as_ref().and_then(|filter| {
-            let mut names = self.names_around(&[("object", whole.clone())]);
-            self.condition(filter, &mut names, &format!("{path}.filter"))
-        });
-        for (list, members) in [("fields", &cache.fields), ("indexes", &cache.indexes)] {
-            for (index, member) in members.iter().enumerate() {
-                if !has_member(&whole, member) {
-                    self.faults.add(format!("{path}.{list}[{index}]"), format!("{}/{} has no member {member}", model.name, entity.name));
-                }
-            }
-        }
-        let mut fields = cache.fields.clone();
-        if !fields.is_empty() {
-            let needed = filter.as_ref().map_or(Some(Vec::new()), |filter| filter.members_of(0));
-            match needed {
-                // The filter takes the object as a whole.
-                None => fields.clear(),
-                Some(needed) => {
-                    for member in ["id".to_owned()].into_iter().chain(cache.indexes.clone()).chain(needed) {
-                        if !fields.contains(&member) {
-                            fields.push(member);
-                        }
-                    }
-                }
-            }
-        }
-        Some(CompiledCache {
-            name: cache.name.clone(),
-            model: model.clone(),
-            entity: entity.name.clone(),
-            reader: ObjectReader::keeping(entity, &fields),
-            indexes: cache.indexes.clone(),
-            fields,
-            filter,
-        })
-    }
-
     fn trigger(&mut self, spec: &MicroServiceSpec) -> (Names, CompiledTrigger) {
-        match (&spec.trigger.queue, &spec.trigger.files) {
-            (Some(queue), None) => self.queue(queue),
-            (None, Some(files)) => self.files(files),
+        match (&spec.trigger.queue, &spec.trigger.files, &spec.trigger.schedule) {
+            (Some(queue), None, None) => self.queue(queue),
+            (None, Some(files), None) => self.files(files),
+            (None, None, Some(schedule)) => self.schedule(schedule),
             _ => {
-                self.faults.add("spec.trigger", "a trigger has exactly one of queue and files");
-                (Names::new(), CompiledTrigger { reader: None, filter: None, group_by: None, kind: Kind::Any })
+                self.faults.add("spec.trigger", "a trigger has exactly one of queue, files and schedule");
+                (Names::new(), CompiledTrigger::of(Kind::Any))
             }
         }
+    }
+
+    fn schedule(&mut self, schedule: &ScheduleTrigger) -> (Names, CompiledTrigger) {
+        let schedule = Schedule::new(schedule).map_err(|faults| self.faults.0.extend(faults.0)).ok();
+        let names = self.names_around(&[("event", EventHead::kind()), ("scheduledAt", Kind::Text)]);
+        (names, CompiledTrigger { schedule, ..CompiledTrigger::of(Kind::Null) })
     }
 
     fn queue(&mut self, queue: &QueueTrigger) -> (Names, CompiledTrigger) {
@@ -303,8 +322,12 @@ impl<'a> Compiler<'a> {
         let kind = found.map_or(Kind::Any, |(model, entity)| Kind::of_entity(&model.name, entity));
         let mut names = self.names_around(&[("event", EventHead::kind()), ("object", kind.clone()), ("before", kind.clone())]);
         let filter = queue.filter.as_ref().and_then(|filter| self.condition(filter, &mut names, &format!("{path}.filter")));
-        let mut group_by = None;
+        let (mut group_by, mut batch_zone) = (None, None);
         if let Some(batch) = &queue.batch {
+            batch_zone = batch
+                .time_zone
+                .as_deref()
+                .and_then(|name| time_zone_named(name).map_err(|message| self.faults.add(format!("{path}.batch.timeZone"), message)).ok());
             let mut group_kind = Kind::Null;
             if let Some(source) = &batch.group_by {
                 let names = self.names_around(&[("object", kind.clone())]);
@@ -315,7 +338,11 @@ impl<'a> Compiler<'a> {
             names = self.names_around(&[("events", list(EventHead::kind())), ("objects", list(kind.clone())), ("group", group_kind)]);
         }
         let reader = found.map(|(_, entity)| ObjectReader::new(entity));
-        (names, CompiledTrigger { reader, filter, group_by, kind })
+        let partition_member = found.and_then(|(_, entity)| {
+            let column = entity.by_column(entity.partition_key.as_deref()?)?;
+            Some(column.member.clone())
+        });
+        (names, CompiledTrigger { reader, partition_member, filter, group_by, batch_zone, ..CompiledTrigger::of(kind) })
     }
 
     fn files(&mut self, files: &FilesTrigger) -> (Names, CompiledTrigger) {
@@ -325,14 +352,17 @@ impl<'a> Compiler<'a> {
         if let Err(message) = Glob::new(&files.pattern) {
             self.faults.add(format!("{path}.pattern"), message);
         }
-        if files.csv.delimiter.len() != 1 {
-            self.faults.add(format!("{path}.csv.delimiter"), "the delimiter is one ASCII character");
-        }
-        let row = Kind::Object(None);
+        let row = match Format::new(files) {
+            Ok(format) => format.row_kind(),
+            Err(message) => {
+                self.faults.add(format!("{path}.encoding"), message);
+                Kind::Any
+            }
+        };
         let file = Kind::object("a file", [("name", Kind::Text), ("sha256", Kind::Text)]);
         let names =
             self.names_around(&[("row", row.clone()), ("rows", Kind::List(Arc::new(row.clone()))), ("file", file), ("line", Kind::Int)]);
-        (names, CompiledTrigger { reader: None, filter: None, group_by: None, kind: row })
+        (names, CompiledTrigger::of(row))
     }
 
     fn ticket(&mut self, ticket: &Ticket, object: Kind) -> Option<CompiledTicket> {
@@ -350,7 +380,7 @@ impl<'a> Compiler<'a> {
     }
 
     // These names, and `config` and `service` behind them.
-    fn names_around(&self, first: &[(&str, Kind)]) -> Names {
+    pub(crate) fn names_around(&self, first: &[(&str, Kind)]) -> Names {
         let mut names = Names::new();
         for (name, kind) in first {
             names.add(*name, kind.clone());
@@ -367,11 +397,11 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn expression(&mut self, source: &str, names: &Names, path: &str) -> Option<Expression> {
+    pub(crate) fn expression(&mut self, source: &str, names: &Names, path: &str) -> Option<Expression> {
         compile(source, names, path).map_err(|faults| self.faults.0.extend(faults.0)).ok()
     }
 
-    fn condition(&mut self, source: &str, names: &mut Names, path: &str) -> Option<Expression> {
+    pub(crate) fn condition(&mut self, source: &str, names: &mut Names, path: &str) -> Option<Expression> {
         let expression = self.expression(source, names, path)?;
         if !expression.may_be(&Kind::Bool) {
             self.faults.add(path, format!("true or false is expected, `{source}` gives {}", expression.kind()));
@@ -391,7 +421,7 @@ fn service_kind() -> Kind {
     Kind::object("the service", [("namespace", Kind::Text), ("name", Kind::Text)])
 }
 
-fn has_member(kind: &Kind, member: &str) -> bool {
+pub(crate) fn has_member(kind: &Kind, member: &str) -> bool {
     match kind {
         Kind::Object(Some(object)) => object.members.iter().any(|(own, _)| own == member),
         _ => true,

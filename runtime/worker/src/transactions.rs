@@ -6,6 +6,7 @@ use std::time::Duration;
 use autonomy_crds::event::WriteContext;
 use autonomy_crds::object_json::write_string;
 use autonomy_process::telemetry::error_chain;
+use autonomy_process::trace;
 use reqwest::StatusCode;
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -39,6 +40,8 @@ pub struct Unit {
 pub struct UnitOutcome {
     /// Whether its keys had been used before, so that nothing was written now.
     pub replayed: bool,
+    /// Whether it wrote something, now or then.
+    pub wrote: bool,
 }
 
 /// Why a unit was not written.
@@ -119,6 +122,8 @@ pub struct TransactionClient {
 #[derive(Debug)]
 struct Submission {
     json: String,
+    // Of the span that submits it.
+    traceparent: Option<String>,
     internal_errors: u32,
     reply: oneshot::Sender<Result<UnitOutcome, SubmitError>>,
 }
@@ -151,7 +156,8 @@ impl TransactionClient {
     /// See [`SubmitError`].
     pub async fn submit(&self, unit: Unit) -> Result<UnitOutcome, SubmitError> {
         let (reply, answer) = oneshot::channel();
-        let submission = Submission { json: unit.to_json(), internal_errors: 0, reply };
+        let traceparent = if trace::is_on() { unit.context.traceparent.clone() } else { None };
+        let submission = Submission { json: unit.to_json(), traceparent, internal_errors: 0, reply };
         drop(unit);
         tokio::select! {
             biased;
@@ -284,6 +290,17 @@ impl Sending {
         Vec::new()
     }
 
+    // One a request, however many units are in it.
+    fn span(&self, batch: &[Submission]) -> tracing::Span {
+        if !trace::is_on() {
+            return tracing::Span::none();
+        }
+        let url = reqwest::Url::parse(&self.url).ok();
+        let host = url.as_ref().and_then(|url| url.host_str()).unwrap_or_default();
+        let port = url.as_ref().and_then(|url| url.port_or_known_default());
+        trace::client_for(batch.iter().map(|submission| submission.traceparent.as_deref()), ("POST", &self.url, host, port))
+    }
+
     async fn post(&self, batch: &[Submission]) -> Answered {
         let mut body = String::with_capacity(batch.iter().map(|submission| submission.json.len() + 1).sum::<usize>() + 12);
         body.push_str("{\"units\":[");
@@ -295,12 +312,20 @@ impl Sending {
         }
         body.push_str("]}");
         let again = |reason: String| Answered::Again { reason, after: None, internal: false };
-        let request = self.client.post(&*self.url).header(reqwest::header::CONTENT_TYPE, "application/json").body(body);
+        let mut request = self.client.post(&*self.url).header(reqwest::header::CONTENT_TYPE, "application/json").body(body);
+        let span = self.span(batch);
+        if let Some(traceparent) = trace::traceparent(&span) {
+            request = request.header("traceparent", traceparent);
+        }
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return again(format!("the API can't be reached: {}", error_chain(&error))),
+            Err(error) => {
+                trace::failed(&span, "unreachable", &error_chain(&error));
+                return again(format!("the API can't be reached: {}", error_chain(&error)));
+            }
         };
         let status = response.status();
+        trace::answered(&span, status.as_u16());
         let after = retry_after(response.headers());
         let text = match response.bytes().await {
             Ok(text) => text,
@@ -344,6 +369,9 @@ struct UnitAnswer {
     status: u16,
     #[serde(default)]
     replayed: bool,
+    // Counted only.
+    #[serde(default)]
+    results: Vec<serde::de::IgnoredAny>,
     #[serde(default)]
     problem: Problem,
 }
@@ -371,7 +399,7 @@ impl UnitAnswer {
     fn give_to(self, mut submission: Submission) -> Option<Submission> {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         if status.is_success() {
-            submission.answer(Ok(UnitOutcome { replayed: self.replayed }));
+            submission.answer(Ok(UnitOutcome { replayed: self.replayed, wrote: !self.results.is_empty() }));
             return None;
         }
         let text = self.problem.text(status);

@@ -12,11 +12,13 @@ use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::http_call::HttpCaller;
+use crate::http_call::{self, HttpCaller, Timelines};
+use crate::logic::EmbeddedLogic;
 use crate::options::Options;
+use crate::secrets::Secrets;
 use crate::service::CompiledService;
 use crate::transactions::{TransactionClient, TransactionSettings};
-use crate::{files, queue};
+use crate::{caches, files, queue};
 
 /// Why a worker ended.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +75,10 @@ pub struct Context {
     pub options: Arc<Options>,
     /// For `http` steps and tickets.
     pub http: HttpCaller,
+    /// Of the caches.
+    pub cache_metrics: caches::Metrics,
+    /// The Secrets that it may read.
+    pub secrets: Secrets,
     /// For what is to be written.
     pub transactions: TransactionClient,
     /// Told by the trigger: ready when it handles what comes.
@@ -89,11 +95,11 @@ struct ServiceDocument {
     spec: MicroServiceSpec,
 }
 
-/// Runs a worker until `stop`.
+/// Runs a worker until `stop`; `logic` is that of a program of its own, where it is one.
 ///
 /// # Errors
 /// When it can't begin or can't go on; what passes by itself is waited for.
-pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
+pub async fn run(options: Options, logic: Option<EmbeddedLogic>, stop: CancellationToken) -> Result<(), Error> {
     let document = read_service(&options.service)?;
     let mut registry = Registry::default();
     let readiness = Readiness::default();
@@ -102,6 +108,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     } else {
         Trigger::Queue(queue::Metrics::register(&mut registry))
     };
+    let calls = http_call::Metrics::register(&mut registry);
+    let cache_metrics = caches::Metrics::register(&mut registry);
     let listen = operations::serve(options.operations.operations_listen, Arc::new(registry), readiness.clone(), stop.clone())
         .await
         .map_err(Error::Operations)?;
@@ -110,7 +118,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let Some(models) = fetch_models(&options.api_url, &document.spec, &readiness, &stop).await? else {
         return Ok(());
     };
-    let service = compile(&document, &models)?;
+    let service = compile(&document, &models, logic)?;
     if document.spec.suspend {
         tracing::info!("the service is suspended; events wait in the stream");
         readiness.ready();
@@ -118,9 +126,16 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         return Ok(());
     }
     let concurrency = usize::try_from(document.spec.scaling.concurrency).unwrap_or(1);
+    let secrets = Secrets::new(options.secrets_dir.clone());
     let context = Context {
         service: Arc::new(service),
-        http: HttpCaller::new(concurrency, options.secrets_dir.clone())?,
+        http: HttpCaller::new(concurrency, secrets.clone(), calls)?.limited(Timelines::new(
+            options.nats.clone(),
+            &document.namespace,
+            &document.name,
+        )),
+        cache_metrics,
+        secrets,
         transactions: TransactionClient::start(&options.api_url, transaction_settings(&document.spec), stop.clone())?,
         options: Arc::new(options),
         readiness,
@@ -150,10 +165,15 @@ fn read_service(path: &Path) -> Result<ServiceDocument, Error> {
     serde_json::from_slice(&text).map_err(|source| Error::ServiceSyntax { path: path.to_owned(), source })
 }
 
-fn compile(document: &ServiceDocument, models: &BTreeMap<String, Arc<Model>>) -> Result<CompiledService, Error> {
+fn compile(
+    document: &ServiceDocument,
+    models: &BTreeMap<String, Arc<Model>>,
+    logic: Option<EmbeddedLogic>,
+) -> Result<CompiledService, Error> {
     let wrong = |faults| Error::Service { name: document.name.clone(), faults };
     let config = resolve_config(&document.spec.config, |name| std::env::var(name).ok()).map_err(wrong)?;
-    CompiledService::compile(&document.namespace, &document.name, &document.spec, models, &config).map_err(wrong)
+    let service = CompiledService::compile(&document.namespace, &document.name, &document.spec, models, &config);
+    service.and_then(|service| service.with_logic(logic)).map_err(wrong)
 }
 
 /// Puts environment variables (`${env:NAME}`) in a service's `config`.

@@ -9,6 +9,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use autonomy_crds::event::file_progress_subject;
+use autonomy_crds::micro_service::{FileProgress, FileState};
+use futures::StreamExt;
 use queue_support::World;
 
 #[test]
@@ -76,6 +79,9 @@ async fn a_content_is_loaded_once_and_what_is_bad_is_told_by_line() {
     let world = World::start().await;
     let folder = tempfile::tempdir().unwrap();
     let inbox = Inbox::new(folder.path());
+    let nats = world.jetstream().await.client();
+    let mut told = nats.subscribe(file_progress_subject("default", "loader")).await.unwrap();
+    nats.flush().await.unwrap();
     let (worker, operations) = world.worker(&inbox.service());
     world.ready(operations).await;
     // Committed just before the file is dropped: the caches are waited for.
@@ -112,6 +118,12 @@ async fn a_content_is_loaded_once_and_what_is_bad_is_told_by_line() {
     assert_eq!(lines.len(), 7, "{rejects}");
     assert_eq!(world.count("SELECT count(*) FROM shop.sale WHERE customer_number = 'b6'").await, 1);
     assert_eq!(world.count("SELECT count(*) FROM shop.sale").await, 4);
+    let end = FileProgress { file: "sales-3.csv".to_owned(), state: FileState::Processed, records: 6, loaded: 1, rejected: 5 };
+    tokio::time::timeout(queue_support::PATIENCE, async {
+        while serde_json::from_slice::<FileProgress>(&told.next().await.unwrap().payload).unwrap() != end {}
+    })
+    .await
+    .expect("how far the file is was told");
 
     // Cut short, wrongly counted, without a header that fits, empty.
     inbox.drop_file("sales-4.csv", &GOOD[..GOOD.len() - 9]);
@@ -150,10 +162,139 @@ async fn a_content_is_loaded_once_and_what_is_bad_is_told_by_line() {
         "autonomy_worker_file_records_total{result=\"loaded\"} 6",
         "autonomy_worker_file_records_total{result=\"rejected\"} 5",
         "autonomy_worker_file_rejected_rows_total 6",
+        "autonomy_worker_file_duration_seconds_count 9",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
     worker.stop().await;
+}
+
+/// Loads sales, written in another way each.
+const OTHER_FORMATS: &str = "
+apiVersion: autonomy.dev/v1alpha1
+kind: MicroService
+metadata: {name: loader-NAME}
+spec:
+  trigger: {files: {directory: DIRECTORY, settle: 100ms, incompleteAfter: 1s, FORMAT}}
+  steps: [{create: {model: shop, entity: Sale, object: {total: TOTAL, customerNumber: NUMBER}}}]
+";
+
+// A service, and a file for it with two good records and a bad one.
+struct Case<'a> {
+    name: &'a str,
+    format: &'a str,
+    total: &'a str,
+    number: &'a str,
+    file: &'a str,
+    content: &'a [u8],
+    // How the bad one's line in the reject file begins.
+    reject: &'a str,
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, content) in files {
+        writer.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+        writer.write_all(content).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+// `A1`, `B2` with -12.34 packed, and one that is no number; code page 273.
+const RECORDS: &[u8] = b"\xC1\xF1\x01\x23\x4C\xC2\xF2\x01\x23\x4D\xC3\xF3\x40\x00\x00";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_formats_are_loaded_too_and_their_bad_rows_told() {
+    let world = World::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let zipped = zip(&[("in/a.csv", b"number,total\nz1,12.34\nz2\n"), ("readme", b"-"), ("in/b.csv", b"number,total\nz3,-12.34\n")]);
+    let document =
+        gzip(b"{\"day\": {\"sales\": [{\"n\": \"j1\", \"t\": 12.34},\n{\"n\": \"j2\", \"t\": \"x\"}, {\"n\": \"j3\", \"t\": -12.34}]}}");
+    let xml = b"<?xml version='1.0' encoding='iso-8859-15'?><day><sale n='x\xA4'><t>12.34</t></sale>\n<sale n='x2'/><sale n='x3'><t>-12.34</t></sale></day>";
+    let cases = [
+        Case {
+            name: "ndjson",
+            format: "ndjson: {}, groupBy: 'n'",
+            total: "'sum(rows.map(r, r.t))'",
+            number: "row.n",
+            file: "s.ndjson",
+            content: b"{\"n\": \"n1\", \"t\": 10}\n{\"n\": \"n1\", \"t\": 2.34}\n{\"n\": }\n{\"n\": \"n3\", \"t\": -12.34}\n",
+            reject: "3,",
+        },
+        Case {
+            name: "json",
+            format: "pattern: '*.json', json: {records: /day/sales}",
+            total: "row.t",
+            number: "row.n",
+            file: "s.json.gz",
+            content: &document,
+            reject: "2,",
+        },
+        Case {
+            name: "xml",
+            format: "xml: {record: sale}",
+            total: "decimal(row.t)",
+            number: "\"row['@n']\"",
+            file: "s.xml",
+            content: xml,
+            reject: "2,",
+        },
+        Case {
+            name: "as400",
+            format: "encoding: ibm273, fixedWidth: {recordLength: 5, fields: [{name: number, start: 1, length: 2}, \
+                     {name: amount, start: 3, length: 3, type: packed, scale: 2}]}",
+            total: "row.amount",
+            number: "row.number",
+            file: "s.dat",
+            content: RECORDS,
+            reject: "3,amount: 400000 is no packed decimal,C3F3400000",
+        },
+        Case {
+            name: "zip",
+            format: "pattern: '{*.zip,*.csv}'",
+            total: "decimal(row.total)",
+            number: "row.number",
+            file: "s.zip",
+            content: &zipped,
+            reject: "3,\"a.csv: the row has 1 fields",
+        },
+    ];
+    let mut workers = Vec::new();
+    for Case { name, format, total, number, file, content, reject } in cases {
+        let inbox = Inbox::new(&folder.path().join(name));
+        let service = OTHER_FORMATS.replace("NAME", name).replace("FORMAT", format).replace("TOTAL", total).replace("NUMBER", number);
+        let (worker, _) = world.worker(&service.replace("DIRECTORY", inbox.0.to_str().unwrap()));
+        inbox.drop_file(file, content);
+        workers.push((worker, inbox, file, reject, content));
+    }
+    for (_, inbox, file, reject, content) in &workers {
+        world.until("the file is processed", || async { inbox.names("processed").contains(*file) }).await;
+        let rejects = inbox.read(&format!("rejected/{file}.rejects.csv"));
+        let lines: Vec<&str> = rejects.lines().skip(1).collect();
+        assert!(lines.len() == 1 && lines[0].starts_with(reject), "{file}: {rejects}");
+        // Cut short in the middle: nothing of it is loaded. Of NDJSON it would be a bad row.
+        if *file != "s.ndjson" {
+            inbox.drop_file(&format!("cut.{file}"), &content[..content.len() - 3]);
+        }
+    }
+    assert_eq!(world.count("SELECT count(*) FROM shop.sale WHERE total = 12.34").await, 5);
+    assert_eq!(world.count("SELECT count(*) FROM shop.sale WHERE total = -12.34").await, 5);
+    assert_eq!(world.count("SELECT count(*) FROM shop.sale WHERE customer_number IN ('n1', 'j3', 'x€', 'B2', 'z3')").await, 5);
+    for (worker, inbox, file, ..) in workers {
+        if file != "s.ndjson" {
+            let reason = format!("rejected/cut.{file}.reason.txt");
+            world.until("the cut file is rejected", || async { inbox.0.join(&reason).exists() }).await;
+            assert!(inbox.read(&reason).contains("cut short"), "{}", inbox.read(&reason));
+        }
+        worker.stop().await;
+    }
+    assert_eq!(world.count("SELECT count(*) FROM shop.sale").await, 10);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

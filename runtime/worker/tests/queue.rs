@@ -4,12 +4,12 @@
 mod queue_support;
 
 use std::collections::HashSet;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use autonomy_crds::event;
+use autonomy_process::service_failures::ServiceFailures;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -58,10 +58,32 @@ async fn what_may_pass_is_tried_again_what_stays_becomes_a_dead_letter_with_a_ti
     world.until("there are three tickets", || async { world.provider.tickets().len() == 3 }).await;
     world.until_drained("accrual").await;
     assert_eq!(world.count("SELECT count(*) FROM shop.accrual").await, 8);
+    let mut failures = ServiceFailures::new("default", "accrual");
+    let jetstream = world.jetstream().await;
+    assert_eq!(failures.dead_letters(&jetstream).await.unwrap(), 3);
+    let newest = failures.newest(&jetstream).await.unwrap().unwrap();
+    assert!(newest.dead_letter && newest.event_id.len() == 25 && !newest.message.is_empty(), "{newest:?}");
+    let told = || async { world.http.get(format!("http://{operations}/metrics")).send().await.unwrap().text().await.unwrap() };
+    world
+        .until("the worker tells what is so", || async {
+            let metrics = told().await;
+            ["autonomy_worker_dead_letters 3", "autonomy_worker_lag 0", "autonomy_worker_oldest_event_age_seconds 0.0"]
+                .iter()
+                .all(|line| metrics.lines().any(|told| told == *line))
+        })
+        .await;
+    let metrics = told().await;
+    for line in [
+        "autonomy_worker_events_dead_lettered_total 3",
+        "autonomy_worker_event_delay_seconds_count 8",
+        "autonomy_worker_handling_duration_seconds_count{outcome=\"success\"} 8",
+        "autonomy_worker_handling_duration_seconds_count{outcome=\"failed\"} 2",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
 
     // A redrive works once the cause is gone, and makes a new dead letter where it is not.
     world.provider.refuse("c2", 0, 0);
-    let jetstream = world.jetstream().await;
     let letters = jetstream.get_stream("DEFAULT_DEAD_LETTERS").await.unwrap();
     for sequence in letters.cached_info().state.first_sequence..=letters.cached_info().state.last_sequence {
         let Ok(letter) = letters.get_raw_message(sequence).await else { continue };
@@ -236,16 +258,11 @@ async fn loses_its_tail(synced: bool) {
     world.until_count("SELECT count(*) FROM shop.sale WHERE status = 'accrued'", 10).await;
     world.until_drained("accrual").await;
     // The server comes back with what it had a while ago: the relay publishes the rest anew.
-    let copy = world.nats_folder().with_extension("older");
-    world.nats.as_ref().unwrap().stop().await;
-    assert!(Command::new("cp").arg("-a").arg(world.nats_folder()).arg(&copy).status().unwrap().success());
-    world.start_nats().await;
+    let copy = world.copy_nats().await;
     world.sell(10, 20).await;
     world.until_count("SELECT count(*) FROM shop.sale WHERE status = 'accrued'", 20).await;
     if synced {
-        let last = world.messages("DEFAULT_SHOP").await;
-        let known = "SELECT coalesce(max(last_sequence), 0)::bigint FROM autonomy.relay_stream";
-        world.until("the relay counts all as synced", || async { world.count(known).await >= i64::try_from(last).unwrap() }).await;
+        world.until_synced().await;
     }
     world.nats.as_ref().unwrap().kill();
     world.nats.take().unwrap().wait_exit().await;
@@ -258,6 +275,22 @@ async fn loses_its_tail(synced: bool) {
     assert_eq!(world.count("SELECT count(*) FROM shop.accrual").await, 30);
     assert_eq!(world.messages("DEFAULT_DEAD_LETTERS").await, 0);
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_longer_than_the_wait_for_its_acknowledgement_is_made_once() {
+    let world = World::start().await;
+    // The server would deliver the event again, to this worker or the other one, if it was not told that it is in hand.
+    world.provider.delay(autonomy_process::service_consumers::ACK_WAIT + Duration::from_secs(8));
+    let service = ACCRUAL.replace("timeout: 5s", "timeout: 2m");
+    let (one, _) = world.worker(&service);
+    let (other, _) = world.worker(&service);
+    world.sell(0, 3).await;
+    world.until_count("SELECT count(*) FROM shop.sale WHERE status = 'accrued'", 3).await;
+    world.until_drained("accrual").await;
+    assert_eq!((world.provider.calls(), world.count("SELECT count(*) FROM shop.accrual").await), (3, 3));
+    one.stop().await;
+    other.stop().await;
 }
 
 /// A service whose logic is a program beside the worker.
@@ -295,14 +328,19 @@ async fn handle(
     (StatusCode::OK, axum::Json(json!({"operations": operations})))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handler_in_any_language_gets_events_and_answers_with_what_is_written() {
-    let world = World::start().await;
+// The service, and its program listening.
+async fn handled() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     let router = Router::new().route("/events", post(handle)).with_state(Arc::default());
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    let (worker, operations) = world.worker(&HANDLED.replace("PORT", &port));
+    HANDLED.replace("PORT", &port)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_in_any_language_gets_events_and_answers_with_what_is_written() {
+    let world = World::start().await;
+    let (worker, operations) = world.worker(&handled().await);
     world.ready(operations).await;
     sqlx::raw_sql("INSERT INTO shop.sale(id, total) SELECT gen_random_uuid(), 10 + n FROM generate_series(1, 30) n")
         .execute(&world.pool)
@@ -312,5 +350,29 @@ async fn a_handler_in_any_language_gets_events_and_answers_with_what_is_written(
     world.until("the refused one is a dead letter", || async { world.messages("DEFAULT_DEAD_LETTERS").await == 1 }).await;
     world.until_drained("handled").await;
     assert_eq!(world.count("SELECT count(*) FROM shop.accrual").await, 29);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_handler_answers_is_written_exactly_once_though_the_worker_is_killed() {
+    let world = World::start().await;
+    let service = handled().await;
+    for round in 0..6 {
+        let worker = world.worker_process(&service);
+        sqlx::raw_sql("INSERT INTO shop.sale(id, total) SELECT gen_random_uuid(), 200 + n FROM generate_series(1, 50) n")
+            .execute(&world.pool)
+            .await
+            .unwrap();
+        let enough = 50 * round + 10;
+        world.until("work is in the middle", || async { world.count("SELECT count(*) FROM shop.accrual").await >= enough }).await;
+        worker.signal(nix::sys::signal::Signal::SIGKILL);
+        worker.wait_exit().await;
+    }
+    let (worker, _) = world.worker(&service);
+    world.until_count("SELECT count(*) FROM shop.sale WHERE status = 'accrued'", 300).await;
+    world.until_drained("handled").await;
+    assert_eq!(world.count("SELECT count(*) FROM shop.accrual").await, 300);
+    assert_eq!(world.count("SELECT count(DISTINCT sale_id) FROM shop.accrual").await, 300);
+    assert_eq!(world.messages("DEFAULT_DEAD_LETTERS").await, 0);
     worker.stop().await;
 }

@@ -3,6 +3,10 @@
 - apiGroups: [autonomy.dev]
   resources: [dataplatforms, datamodels, microservices]
   verbs: [get, list, watch, patch, update] # for their finalizers
+# A DataModel's webhooks are MicroServices.
+- apiGroups: [autonomy.dev]
+  resources: [microservices]
+  verbs: [create, delete]
 - apiGroups: [autonomy.dev]
   resources: [migrations]
   verbs: [get, list, watch, create, patch, update, delete]

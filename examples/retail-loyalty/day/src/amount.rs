@@ -51,9 +51,17 @@ impl Serialize for Amount {
     }
 }
 
+impl FromStr for Amount {
+    type Err = rust_decimal::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Decimal::from_str(text).map(Self)
+    }
+}
+
 impl<'de> Deserialize<'de> for Amount {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
-        Decimal::from_str(raw.get().trim_matches('"')).map(Self).map_err(|_| D::Error::custom(format!("{raw} is no amount")))
+        raw.get().trim_matches('"').parse().map_err(|_| D::Error::custom(format!("{raw} is no amount")))
     }
 }

@@ -21,6 +21,9 @@ pub struct Outside {
     /// The accounting service's base URL.
     #[arg(long, env = "ACCOUNTING_URL")]
     pub accounting: String,
+    /// The general ledger's base URL.
+    #[arg(long, env = "GENERAL_LEDGER_URL")]
+    pub general_ledger: String,
     /// The ticket desk's base URL.
     #[arg(long, env = "TICKET_DESK_URL")]
     pub ticket_desk: String,
@@ -58,6 +61,8 @@ pub struct Counted {
     pub loyalty_provider: Totals,
     /// Accounting's books.
     pub accounting: Totals,
+    /// The general ledger's books.
+    pub general_ledger: Totals,
     /// The ticket desk's books.
     pub ticket_desk: Totals,
 }
@@ -76,6 +81,8 @@ pub struct Ledger {
     pub accruals_in_a_batch: u64,
     /// Batches whose own sums or count are not those of their entries and accruals, or of another store's accruals.
     pub wrong_batches: u64,
+    /// Batches that the general ledger has, as the platform knows.
+    pub exported: u64,
     /// Debits by store number.
     pub by_store: BTreeMap<String, Amount>,
 }
@@ -110,6 +117,7 @@ struct Batch {
     accrual_count: u64,
     total_debit: Amount,
     total_credit: Amount,
+    state: String,
     entries: Vec<Entry>,
 }
 
@@ -156,6 +164,7 @@ impl Counted {
         counted.dead_letters = platform.dead_letters().await?;
         counted.loyalty_provider = platform.read_json(&format!("{}/books", outside.loyalty_provider)).await?;
         counted.accounting = platform.read_json(&format!("{}/books", outside.accounting)).await?;
+        counted.general_ledger = platform.read_json(&format!("{}/books", outside.general_ledger)).await?;
         counted.ticket_desk = platform.read_json(&format!("{}/books", outside.ticket_desk)).await?;
         Ok(counted)
     }
@@ -184,7 +193,7 @@ impl Counted {
             .await?;
         let ledger = &mut self.ledger;
         platform
-            .each("/api/retail/ledgerBatches?fields=id,storeId,accrualCount,totalDebit,totalCredit,entries", |batch: Batch| {
+            .each("/api/retail/ledgerBatches?fields=id,storeId,accrualCount,totalDebit,totalCredit,state,entries", |batch: Batch| {
                 let accruals = in_batches.remove(&batch.id).unwrap_or_default();
                 let debit: Amount = batch.entries.iter().map(|entry| entry.debit).sum();
                 let credit: Amount = batch.entries.iter().map(|entry| entry.credit).sum();
@@ -194,6 +203,7 @@ impl Counted {
                 ledger.debit += debit;
                 ledger.credit += credit;
                 ledger.accruals_in_a_batch += accruals.count;
+                ledger.exported += u64::from(batch.state == "exported");
                 ledger.wrong_batches += u64::from(!(balanced && whole));
                 let store = stores.get(&batch.store_id).cloned().unwrap_or(batch.store_id);
                 *ledger.by_store.entry(store).or_default() += debit;
@@ -232,6 +242,12 @@ impl Counted {
         let stores = expected.liability_by_store.len() as u64;
         let right = expected.liability_by_store.iter().filter(|(store, amount)| self.ledger.by_store.get(*store) == Some(amount)).count();
         rows.add("  stores whose sums are right", number(right as u64), number(stores));
+        let journals = &self.general_ledger;
+        rows.add("  batches exported to the general ledger", number(self.ledger.exported), number(self.ledger.batches));
+        rows.add("General ledger's own journals", number(journals.entries), number(self.ledger.batches));
+        rows.add("  for so many different batches", number(journals.references), number(self.ledger.batches));
+        rows.add("  their debits, EUR", money(journals.amount), money(expected.accruals.amount));
+        rows.add("  journals of a store out of order", number(journals.out_of_order), number(0));
         rows.add("Invoices", number(self.invoices.count), number(expected.invoices.count));
         rows.add("  their total, EUR", money(self.invoices.amount), money(expected.invoices.amount));
         let invoiced = of(&self.sales_by_settlement, "invoiced");
@@ -253,7 +269,7 @@ impl Counted {
     /// How often the systems outside misbehaved, in words.
     pub fn troubles(&self) -> String {
         let mut sum: BTreeMap<&str, u64> = BTreeMap::new();
-        for totals in [&self.loyalty_provider, &self.accounting, &self.ticket_desk] {
+        for totals in [&self.loyalty_provider, &self.accounting, &self.general_ledger, &self.ticket_desk] {
             for (answer, count) in &totals.answers {
                 *sum.entry(answer).or_default() += count;
             }

@@ -21,7 +21,7 @@ use crate::stand_ins::{Addresses, StandInError, StandIns};
 use crate::written::{self, WriteError};
 
 /// The services of the case.
-pub const SERVICES: [&str; 4] = ["store-file-loader", "loyalty-accrual", "ledger", "account-invoice"];
+pub const SERVICES: [&str; 5] = ["store-file-loader", "loyalty-accrual", "ledger", "ledger-export", "account-invoice"];
 // PostgreSQL, NATS, the models, the roles: how long until all answer.
 const START_PATIENCE: Duration = Duration::from_secs(180);
 // Nothing at all changes for this long: something is stuck.
@@ -144,6 +144,7 @@ pub async fn run(options: Options) -> Result<bool, DemoError> {
     let outside = Outside {
         loyalty_provider: stand_ins.loyalty_provider.url(),
         accounting: stand_ins.accounting.url(),
+        general_ledger: stand_ins.general_ledger.url(),
         ticket_desk: stand_ins.ticket_desk.url(),
     };
     let outside_file = folder.join("outside.json");
@@ -173,8 +174,8 @@ async fn story(options: &Options, running: &Running, day: &Path, expected: &Expe
     let platform = running.wait_until_up().await?;
     println!("  Platform is up: object API on {}, log in {}", platform.local.api, running.log.display());
     println!(
-        "  Outside: loyalty provider {}, accounting {}, ticket desk {}",
-        outside.loyalty_provider, outside.accounting, outside.ticket_desk
+        "  Outside: loyalty provider {}, accounting {}, general ledger {}, ticket desk {}",
+        outside.loyalty_provider, outside.accounting, outside.general_ledger, outside.ticket_desk
     );
     let done = day.join("summary.txt");
     if !options.once && done.exists() {
@@ -259,6 +260,7 @@ impl Running {
             .args(["--listen", &options.listen.to_string()])
             .env("LOYALTY_PROVIDER_URL", &outside.loyalty_provider)
             .env("ACCOUNTING_URL", &outside.accounting)
+            .env("GENERAL_LEDGER_URL", &outside.general_ledger)
             .env("TICKET_DESK_URL", &outside.ticket_desk)
             .stdin(Stdio::null())
             .stdout(out)

@@ -32,7 +32,7 @@ enum Action {
         #[arg(long)]
         day: PathBuf,
     },
-    /// Plays the loyalty provider, the accounting service and the ticket desk for a generated day.
+    /// Plays the loyalty provider, the accounting service, the general ledger and the ticket desk for a generated day.
     StandIns {
         /// The generated day.
         #[arg(long)]
@@ -111,6 +111,7 @@ async fn run(action: Action) -> Result<bool, Box<dyn std::error::Error>> {
             let systems = StandIns::start(&day, seed, addresses).await?;
             println!("LOYALTY_PROVIDER_URL={}", systems.loyalty_provider.url());
             println!("ACCOUNTING_URL={}", systems.accounting.url());
+            println!("GENERAL_LEDGER_URL={}", systems.general_ledger.url());
             println!("TICKET_DESK_URL={}", systems.ticket_desk.url());
             let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
             tokio::select! {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_nats::jetstream;
+use autonomy_crds::event;
 use futures::{StreamExt, TryStreamExt};
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Client, StatusCode};
@@ -292,7 +293,13 @@ impl Platform {
             }
         }
         let retries = self.nats.get_stream(format!("{namespace}_RETRIES")).await.map_err(|error| nats(&error))?;
-        queues.retries = retries.cached_info().state.messages;
+        // What services keep there besides (who has which partition, what was planned last) waits for nothing.
+        let mut subjects = retries.info_with_subjects(">").await.map_err(|error| nats(&error))?;
+        while let Some((subject, messages)) = subjects.try_next().await.map_err(|error| nats(&error))? {
+            if event::is_waiting(&subject) || event::is_due(&subject) {
+                queues.retries += messages as u64;
+            }
+        }
         Ok(queues)
     }
 

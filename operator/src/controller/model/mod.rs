@@ -1,10 +1,11 @@
-//! DataModels: a schema with its migrations, and a stream.
+//! DataModels: a schema with its migrations, a stream, and the services of their webhooks.
 
 mod apply;
 mod build;
 mod cleanup;
 mod dereference;
 mod validate;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -61,6 +62,7 @@ async fn bring_about(model: &DataModel, context: &Context, status: &mut DataMode
     status.revision = Some(applied.revision);
     status.stream = Some(applied.stream);
     status.drift = applied.drift;
+    status.webhooks = webhooks::apply(context, model).await?;
     if status.drift.is_empty() {
         return Ok(Verdict::new(Reason::Reconciled, format!("revision {} is served", applied.revision)));
     }

@@ -191,18 +191,23 @@ fn checksum(connections: &Secret) -> BTreeMap<String, String> {
 fn api_role_of(platform: &DataPlatform, from: &Dereferenced, annotations: BTreeMap<String, String>) -> Role {
     let settings = &platform.spec.api;
     let body = u64::from(settings.max_body_mebibytes) << 20;
+    let traces = workload::trace_variables(&platform.spec.telemetry, &from.namespace, &api_name(&from.name));
     Role {
         name: api_name(&from.name),
         replicas: settings.autoscaling.is_none().then(|| count(settings.replicas)),
         arguments: vec!["api".to_owned()],
-        environment: vec![
-            secret_variable("AUTONOMY_DATABASE_URL", &connections_secret_of(&from.name), API_DATABASE_URL),
-            variable("AUTONOMY_DATABASE_CONNECTIONS", API_CONNECTIONS.to_string()),
-            secret_variable("AUTONOMY_NATS_URL", &connections_secret_of(&from.name), NATS_READER_URL),
-            variable("AUTONOMY_API_LISTEN", format!("0.0.0.0:{API_PORT}")),
-            variable("AUTONOMY_API_MAX_BODY", body.to_string()),
-            variable("AUTONOMY_LOG_FORMAT", "json"),
-        ],
+        environment: [
+            vec![
+                secret_variable("AUTONOMY_DATABASE_URL", &connections_secret_of(&from.name), API_DATABASE_URL),
+                variable("AUTONOMY_DATABASE_CONNECTIONS", API_CONNECTIONS.to_string()),
+                secret_variable("AUTONOMY_NATS_URL", &connections_secret_of(&from.name), NATS_READER_URL),
+                variable("AUTONOMY_API_LISTEN", format!("0.0.0.0:{API_PORT}")),
+                variable("AUTONOMY_API_MAX_BODY", body.to_string()),
+                variable("AUTONOMY_LOG_FORMAT", "json"),
+            ],
+            traces,
+        ]
+        .concat(),
         port: ("http", API_PORT),
         resources: settings.resources.clone(),
         least: ("100m", "64Mi"),
@@ -242,9 +247,16 @@ fn database_of(url: &str) -> String {
 // Prometheus' operator scrapes every Service of the platform: the API's own port has its metrics.
 fn monitor(ownership: &Ownership, platform: &str) -> (ApiResource, DynamicObject) {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("monitoring.coreos.com", "v1", "ServiceMonitor"));
+    // The dashboard and the alerts tell services by the label `microservice`.
+    let relabelings = json!([{
+        "sourceLabels": ["__meta_kubernetes_service_label_app_kubernetes_io_component", "__meta_kubernetes_service_label_app_kubernetes_io_instance"],
+        "regex": "worker;(.+)",
+        "targetLabel": "microservice",
+    }]);
+    let endpoint = |port: &str| json!({"port": port, "path": "/metrics", "relabelings": relabelings});
     let mut object = DynamicObject::new(platform, &resource).data(json!({"spec": {
         "selector": {"matchLabels": {workload::PLATFORM_LABEL: platform}},
-        "endpoints": [{"port": "http", "path": "/metrics"}, {"port": "metrics", "path": "/metrics"}],
+        "endpoints": [endpoint("http"), endpoint("metrics")],
     }}));
     object.metadata = ownership.metadata(platform);
     (resource, object)

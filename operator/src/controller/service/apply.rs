@@ -7,7 +7,9 @@ use autonomy_process::service_consumers::DurableConsumer;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::Api;
 
+use super::super::activation::OnDemand;
 use super::super::context::Context;
+use super::super::lag::{Backlog, Entry};
 use super::super::server_side::{ensure, ensure_in, remove_in};
 use super::ServiceError;
 use super::build::{Built, worker_name};
@@ -16,12 +18,13 @@ use super::dereference::Dereferenced;
 /// Puts it into effect; may be repeated at any time. Gives the Deployment as it is.
 pub async fn apply(context: &Context, from: &Dereferenced, built: &Built) -> Result<Deployment, ServiceError> {
     let client = &context.client;
-    if let Some(consumers) = &built.consumers {
-        for consumer in [&consumers.events, &consumers.due] {
+    if let Backlog::Events(consumers) = &built.backlog {
+        for consumer in consumers.events.iter().chain([&consumers.due]) {
             ensure_consumer(&from.connection.jetstream, consumer).await?;
         }
-        context.lag.put(&from.namespace, &from.name, from.connection.jetstream.clone(), consumers.clone());
     }
+    let (jetstream, connection) = (from.connection.jetstream.clone(), from.connection.number);
+    context.lag.put(&from.namespace, &from.name, Entry { jetstream, connection, backlog: built.backlog.clone() });
     ensure(client, &built.declaration).await?;
     let deployment = ensure(client, &built.deployment).await?;
     ensure(client, &built.metrics).await?;
@@ -34,6 +37,9 @@ pub async fn apply(context: &Context, from: &Dereferenced, built: &Built) -> Res
             None => remove_in(&api, &worker_name(&from.name), &built.ownership.owner.uid, &kind.kind).await?,
         }
     }
+    let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let on_demand = built.on_demand.clone().map(|service| OnDemand { replicas, ..service });
+    context.activation.set(&from.namespace, &from.name, on_demand);
     Ok(deployment)
 }
 
@@ -45,12 +51,15 @@ async fn ensure_consumer(jetstream: &JetStream, wanted: &DurableConsumer) -> Res
         source,
     };
     let stream = jetstream.get_stream_no_info(&wanted.stream).await.map_err(|error| failed(error.into()))?;
-    if let Ok(info) = stream.consumer_info(&wanted.name).await
-        && is_wanted(&info.config, wanted)
-    {
-        return Ok(());
+    let mut config = wanted.config();
+    if let Ok(info) = stream.consumer_info(&wanted.name).await {
+        if is_wanted(&info.config, wanted) {
+            return Ok(());
+        }
+        // Where it began can't be changed, and it goes on where it is.
+        config.deliver_policy = info.config.deliver_policy;
     }
-    match stream.create_consumer(wanted.config()).await {
+    match stream.create_consumer(config).await {
         Ok(_) => {}
         // The model is in the catalog, and its stream is made right after that.
         Err(error) if matches!(error.kind(), ConsumerErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND) => {

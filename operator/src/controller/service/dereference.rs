@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use autonomy_crds::data_platform::SecretKeyReference;
 use autonomy_crds::{DataPlatform, MicroService, Model};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
 use kube::ResourceExt;
@@ -21,6 +22,8 @@ pub struct Dereferenced {
     pub connection: Connection,
     /// The models that it reads or writes, by name.
     pub models: BTreeMap<String, Arc<Model>>,
+    /// The access key's id and the secret one for the bucket of its files.
+    pub access_key: Option<(String, String)>,
 }
 
 /// Reads it all; what is not there is told as what is waited for.
@@ -49,7 +52,8 @@ pub async fn dereference(service: &MicroService, context: &Context) -> Result<De
         return Err(ServiceError::ModelNotReady(model.to_owned()));
     }
     references(service, context, &namespace).await?;
-    Ok(Dereferenced { namespace, name, platform, connection, models })
+    let access_key = access_key(service, context, &namespace).await?;
+    Ok(Dereferenced { namespace, name, platform, connection, models, access_key })
 }
 
 // A pod that names what is not there would only wait, and say so where nobody looks.
@@ -70,10 +74,9 @@ async fn references(service: &MicroService, context: &Context, namespace: &str) 
             return Err(missing(format!("spec.environmentFrom[{index}].secret"), "Secret", name));
         }
     }
-    for reference in service.spec.secret_keys() {
-        let path = "spec.steps[].http.bearerTokenFrom";
+    for (path, reference) in service.spec.secret_keys() {
         let Some(secret) = get::<Secret>(client, namespace, &reference.secret_name).await? else {
-            return Err(missing(path.to_owned(), "Secret", &reference.secret_name));
+            return Err(missing(path, "Secret", &reference.secret_name));
         };
         if !secret.data.is_some_and(|data| data.contains_key(&reference.key)) {
             let (name, key) = (&reference.secret_name, &reference.key);
@@ -86,4 +89,19 @@ async fn references(service: &MicroService, context: &Context, namespace: &str) 
         return Err(missing("spec.trigger.files.volumeClaim".to_owned(), "PersistentVolumeClaim", name));
     }
     Ok(())
+}
+
+async fn access_key(service: &MicroService, context: &Context, namespace: &str) -> Result<Option<(String, String)>, ServiceError> {
+    let Some(location) = service.spec.trigger.files.as_ref().and_then(|files| files.s3.as_ref()) else { return Ok(None) };
+    let (Some(id), Some(key)) = (&location.access_key_id_from, &location.secret_access_key_from) else { return Ok(None) };
+    Ok(Some((text(context, namespace, id).await?, text(context, namespace, key).await?)))
+}
+
+async fn text(context: &Context, namespace: &str, reference: &SecretKeyReference) -> Result<String, ServiceError> {
+    let SecretKeyReference { secret_name, key } = reference;
+    let secret = get::<Secret>(&context.client, namespace, secret_name).await?;
+    let bytes = secret.and_then(|secret| secret.data?.remove(key));
+    let text = bytes.and_then(|bytes| String::from_utf8(bytes.0).ok());
+    text.map(|text| text.trim().to_owned())
+        .ok_or_else(|| ServiceError::ReferenceMissing(format!("Secret {secret_name} has no text under the key {key}; it is waited for")))
 }

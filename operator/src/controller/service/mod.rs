@@ -10,9 +10,12 @@ use std::sync::Arc;
 use autonomy_crds::micro_service::MicroServiceStatus;
 use autonomy_crds::resolve::check_service;
 use autonomy_crds::{Faults, MicroService};
+use autonomy_process::object_storage::InboxError;
+use autonomy_worker::service::CompiledService;
 use kube::Resource;
 use kube::runtime::controller::Action;
 
+use self::dereference::Dereferenced;
 use super::context::Context;
 use super::server_side::ServerSideError;
 use super::verdict::{Reason, Verdict};
@@ -30,18 +33,19 @@ pub async fn reconcile(service: Arc<MicroService>, context: Arc<Context>) -> Res
         // Its place in the stream stays, so that a service made again goes on where it was.
         return Ok(Action::await_change());
     }
-    let current = service.status.as_ref();
-    let mut status = current.cloned().unwrap_or_default();
+    // What is seen of it while it runs is written by whoever looks at that.
+    let current = service.status.clone().map(MicroServiceStatus::without_observations);
+    let mut status = current.clone().unwrap_or_default();
     let verdict = match bring_about(&service, &context, &mut status).await {
         Ok(verdict) => verdict,
         Err(error) => error.verdict(),
     };
-    context.conclude(KIND, service.as_ref(), current, status, &verdict).await
+    context.conclude(KIND, service.as_ref(), current.as_ref(), status, &verdict).await
 }
 
 async fn bring_about(service: &MicroService, context: &Context, status: &mut MicroServiceStatus) -> Result<Verdict, ServiceError> {
     let dereferenced = dereference::dereference(service, context).await?;
-    check_service(service, &dereferenced.models).map_err(ServiceError::Invalid)?;
+    check(service, &dereferenced).map_err(ServiceError::Invalid)?;
     let keda = context.has_kind("keda.sh/v1alpha1", "ScaledObject").await;
     let built = build::build(service, &dereferenced, &context.settings, keda)?;
     let deployment = apply::apply(context, &dereferenced, &built).await?;
@@ -61,9 +65,16 @@ async fn bring_about(service: &MicroService, context: &Context, status: &mut Mic
     ))
 }
 
+// What it refers to, and every expression, by the compiler of the worker that will run it: what is wrong is told before a pod is started or
+// replaced. Expressions know that a value of `config` is a text, and nothing of what is in it, so environment variables may stay unknown here.
+fn check(service: &MicroService, from: &Dereferenced) -> Result<(), Faults> {
+    check_service(service, &from.models)?;
+    CompiledService::compile(&from.namespace, &from.name, &service.spec, &from.models, &service.spec.config).map(|_| ())
+}
+
 /// The Secrets that a service names.
 pub fn secret_names(service: &MicroService) -> BTreeSet<&str> {
-    let keys = service.spec.secret_keys().map(|reference| reference.secret_name.as_str());
+    let keys = service.spec.secret_keys().map(|(_, reference)| reference.secret_name.as_str());
     keys.chain(service.spec.environment_from.iter().filter_map(|source| source.secret.as_deref())).collect()
 }
 
@@ -94,6 +105,9 @@ pub enum ServiceError {
     /// The catalog can't be read.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The bucket of its files is not usable.
+    #[error(transparent)]
+    Bucket(#[from] InboxError),
     /// Its consumers can't be made.
     #[error("the consumer {name} of stream {stream} can't be made")]
     Consumer {
@@ -118,7 +132,7 @@ impl ServiceError {
             Self::ModelMissing(_) => Reason::ModelMissing,
             Self::ModelNotReady(_) | Self::StreamMissing(_) => Reason::ModelNotReady,
             Self::ReferenceMissing(_) => Reason::ReferenceMissing,
-            Self::Invalid(_) => Reason::Invalid,
+            Self::Invalid(_) | Self::Bucket(_) => Reason::Invalid,
             Self::Catalog(_) => Reason::DatabaseUnavailable,
             Self::Consumer { .. } => Reason::MessagingUnavailable,
             Self::Kubernetes(error) => error.reason(),

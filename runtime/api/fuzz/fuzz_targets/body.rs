@@ -7,10 +7,12 @@ use autonomy_api::representation::Representation;
 use autonomy_api::rows::Rows;
 use autonomy_api_fuzz::{check_row, entity};
 
+const PURPOSES: [Purpose; 5] = [Purpose::Create, Purpose::Replace, Purpose::Patch, Purpose::PatchWithId, Purpose::Delete];
+
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let [choice, entity_choice, body @ ..] = data else { return };
     let representation = [Representation::Json, Representation::NdJson, Representation::Csv][usize::from(*choice) % 3];
-    let purpose = [Purpose::Create, Purpose::Replace, Purpose::Patch, Purpose::PatchWithId][usize::from(*choice) / 3 % 4];
+    let purpose = PURPOSES[usize::from(*choice) / 3 % PURPOSES.len()];
     let plan = entity(*entity_choice);
     let (mut rows, mut intake) = (Rows::new(plan.columns.len()), Intake::default());
     let read = read_objects(body, representation, plan, purpose, &mut rows, &mut intake);
@@ -23,6 +25,8 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Ok(shape) = read else { return };
     if intake.faults.is_empty() {
         assert!(shape == Shape::List || rows.len() == 1);
+        assert!(intake.tags.is_sorted_by(|(row, _), (next, _)| row < next));
+        assert!(intake.tags.last().is_none_or(|(row, _)| (*row as usize) < rows.len()));
         (0..rows.len()).for_each(|row| check_row(plan, &rows, row, purpose));
     }
 });

@@ -1,7 +1,8 @@
-//! Headers: media types, ETags, idempotency keys, preferences and trace contexts, a header a line.
+//! Headers: media types, ETags, idempotency keys, preferences, trace contexts and ids of events, a header a line.
 #![no_main]
 
 use autonomy_api::etag::version_of;
+use autonomy_api::events::query::{EventQuery, Start};
 use autonomy_api::objects::{self, WriteRequest};
 use autonomy_api::representation::Representation;
 use autonomy_api_fuzz::entity;
@@ -27,6 +28,9 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     }
     if let Ok(Some(key)) = objects::idempotency_key(&headers) {
         assert!((1..=512).contains(&key.len()) && key.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte)));
+    }
+    if let Ok(EventQuery { start: Start::Behind(position), .. }) = EventQuery::parse(entity(0), &[], &headers) {
+        assert_eq!(position.to_string().parse(), Ok(position));
     }
     let method = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE][usize::from(*choice) % 4].clone();
     let request = WriteRequest {

@@ -1,17 +1,23 @@
-//! Query strings of lists: filters, sort, fields, embed, cursors and aggregates, to their plan and to its SQL.
+//! Query strings: filters, sort, fields, embed, cursors, moments and aggregates of lists, to their plan and to its SQL; and those of subscriptions, to
+//! their subjects.
 #![no_main]
 
 use autonomy_api::aggregate::{self, AggregateQuery};
+use autonomy_api::events::query::EventQuery;
 use autonomy_api::plan::EntityPlan;
 use autonomy_api::query::{ListQuery, Operator, next_page, parameters};
 use autonomy_api::sql;
 use autonomy_api::value::Encoder;
 use autonomy_api_fuzz::{canonical, entity, numeric_text, plans};
+use axum::http::HeaderMap;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((choice, query)) = data.split_first() else { return };
     let (plan, plans) = (entity(*choice), plans());
     let Ok(parameters) = std::str::from_utf8(query).map_err(drop).and_then(|query| parameters(query).map_err(drop)) else { return };
+    if let Ok(query) = EventQuery::parse(plan, &parameters, &HeaderMap::new()) {
+        query.subjects(plan).iter().for_each(|subject| check_subject(subject));
+    }
     if aggregate::is_asked(&parameters) {
         if let Ok(query) = AggregateQuery::parse(plans, plan, &parameters) {
             assert!(!query.aggregates.is_empty());
@@ -28,18 +34,29 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     goes_on(plan, &parameters, &query);
 });
 
-// Nothing of a request gets into the text: it is of the model's names, placeholders and words alone.
+// Nothing of a request gets into the text: it is of the model's names, placeholders and words alone, and one text of ours.
 fn check_sql(text: &str) {
-    let foreign = |byte: u8| !(byte.is_ascii_alphanumeric() || b" _\"$().,:*<>=/@[]".contains(&byte));
+    let text = &text.replace("h.\"operation\" <> 'deleted'", "");
+    let foreign = |byte: u8| !(byte.is_ascii_alphanumeric() || b" _\"$().,:*<>=/@[]|".contains(&byte));
     assert!(!text.bytes().any(foreign), "{text}");
     assert_eq!(text.matches('"').count() % 2, 0, "{text}");
     assert!(!text.contains("()"), "{text}");
 }
 
+// A value is one token, and none that stands for others.
+fn check_subject(subject: &str) {
+    let tokens: Vec<&str> = subject.split('.').collect();
+    assert_eq!(tokens.len(), 7, "{subject}");
+    let plain = |token: &str| {
+        !token.is_empty() && !token.contains(|letter: char| letter.is_whitespace() || letter.is_control() || "*>".contains(letter))
+    };
+    assert!(tokens.iter().all(|token| *token == "*" || plain(token)), "{subject}");
+}
+
 fn check_decimals(plan: &EntityPlan, parameters: &[(String, String)], query: &ListQuery) {
     let of_filters = parameters
         .iter()
-        .filter(|(name, _)| !matches!(name.as_str(), "limit" | "offset" | "count" | "sort" | "fields" | "embed" | "cursor"));
+        .filter(|(name, _)| !matches!(name.as_str(), "limit" | "offset" | "count" | "sort" | "fields" | "embed" | "cursor" | "asOf"));
     for ((_, text), filter) in of_filters.zip(&query.filters) {
         if matches!(plan.columns[filter.column].encoder, Encoder::Decimal { .. }) && filter.operator != Operator::IsNull {
             for (text, value) in text.split(',').zip(&filter.values) {
@@ -57,4 +74,5 @@ fn goes_on(plan: &EntityPlan, parameters: &[(String, String)], query: &ListQuery
     let again = ListQuery::parse(plans(), plan, &again).expect("a link is taken");
     assert_eq!(again.after, Some(values));
     assert_eq!((&again.filters, &again.sort, &again.fields, again.limit), (&query.filters, &query.sort, &query.fields, query.limit));
+    assert_eq!(again.as_of, query.as_of);
 }

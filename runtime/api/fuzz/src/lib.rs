@@ -1,4 +1,4 @@
-//! What the fuzz targets have alike: a model with every type of attribute, made ready as the API does it, and rows read back from their binary form.
+//! What the fuzz targets have alike: a model with every type of attribute and every option, made ready as the API does it, and rows read back from their binary form.
 
 use std::sync::{Arc, OnceLock};
 
@@ -22,6 +22,8 @@ spec:
     - {name: SaleStatus, values: [new, accrued]}
   entities:
     - name: Sale
+      history: true
+      softDelete: true
       attributes:
         - {name: receipt, type: string, required: true, maxLength: 20, pattern: "[A-Z0-9]+"}
         - {name: soldAt, type: dateTime}
@@ -50,8 +52,10 @@ spec:
       relationships:
         - {name: store, target: Store}
     - name: Store
+      requireIfMatch: true
       attributes:
-        - {name: name, type: string, required: true}
+        - {name: name, type: string, required: true, maxLength: 40}
+      events: {routing: name}
       relationships:
         - {name: mother, target: Store}
 "#;
@@ -171,6 +175,6 @@ pub fn check_row(plan: &EntityPlan, rows: &Rows, row: usize, purpose: autonomy_a
     for column in 0..plan.columns.len() {
         assert_eq!(rows.get(row, column), again.get(0, column), "{}: {json}", plan.columns[column].member);
     }
-    let needs_id = matches!(purpose, Purpose::Create | Purpose::PatchWithId);
+    let needs_id = matches!(purpose, Purpose::Create | Purpose::PatchWithId | Purpose::Delete);
     assert!(!needs_id || matches!(rows.get(row, ID), Value::Bytes(_)));
 }

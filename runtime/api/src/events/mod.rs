@@ -5,7 +5,7 @@ mod deliveries;
 mod matching;
 mod nats;
 mod place;
-mod query;
+pub mod query;
 mod session;
 
 use std::convert::Infallible;

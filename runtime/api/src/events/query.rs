@@ -148,6 +148,8 @@ mod tests {
     fn ids_are_positions() {
         assert_eq!(position(""), Ok(None));
         assert_eq!(position("00000000000000FF-00000002"), Ok(Some(Position { commit: 0xFF, index: 2 })));
-        assert!(position("42").is_err());
+        for other in ["42", "+0000000000000FF-00000002", "00000000000000FF-+0000002", "00000000000000FG-00000002"] {
+            assert!(position(other).is_err(), "{other}");
+        }
     }
 }

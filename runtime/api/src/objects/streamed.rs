@@ -28,7 +28,6 @@ const PIECE: usize = 512 * 1024;
 const MOST_OBJECT: usize = 8 * 1024 * 1024;
 // Whoever sends slower than this holds a transaction open for too little.
 const SLOWEST_BYTES_A_SECOND: u64 = 16 * 1024;
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Memory that a streamed body takes at the most, beside an object larger than a piece.
 pub const MEMORY: u64 = 8 * PIECE as u64;
@@ -45,6 +44,8 @@ pub struct Incoming<'a> {
     pub kind: Kind,
     /// The body.
     pub body: Body,
+    /// How long nothing of it may come.
+    pub patience: Duration,
 }
 
 /// Writes new objects.
@@ -52,7 +53,7 @@ pub struct Incoming<'a> {
 /// # Errors
 /// A problem; then nothing of it is written.
 pub async fn write(gate: &Gate, plan: &Arc<EntityPlan>, incoming: Incoming<'_>) -> Result<(Response<Body>, Counts), Problem> {
-    let Incoming { target, headers, representation, kind, body } = incoming;
+    let Incoming { target, headers, representation, kind, body, patience } = incoming;
     preconditions::of_upsert(plan, kind)?;
     let mut unit = Unit { context: context(headers), ..Unit::default() };
     let mut hash = None;
@@ -61,7 +62,7 @@ pub async fn write(gate: &Gate, plan: &Arc<EntityPlan>, incoming: Incoming<'_>) 
         unit.key_texts.push(key);
         hash = Some(head_hash(&Method::POST, target, headers));
     }
-    let mut pieces = Pieces::new(body, representation, hash);
+    let mut pieces = Pieces::new(body, representation, hash, patience);
     let mut reader = PieceReader { plan: plan.clone(), kind, representation, table: None, before: Before::default() };
     // The first piece is read before anything is begun: most that is wrong shows there.
     let mut next = reader.batch(pieces.next().await?)?;
@@ -159,10 +160,11 @@ struct Pieces {
     hash: Option<Sha256>,
     received: u64,
     begun: Instant,
+    patience: Duration,
 }
 
 impl Pieces {
-    fn new(body: Body, representation: Representation, hash: Option<Sha256>) -> Self {
+    fn new(body: Body, representation: Representation, hash: Option<Sha256>, patience: Duration) -> Self {
         Self {
             stream: body.into_data_stream(),
             buffer: BytesMut::with_capacity(PIECE + PIECE / 4),
@@ -174,6 +176,7 @@ impl Pieces {
             hash,
             received: 0,
             begun: Instant::now(),
+            patience,
         }
     }
 
@@ -222,7 +225,7 @@ impl Pieces {
 
     async fn receive(&mut self) -> Result<(), Problem> {
         let too_slow = || Problem::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", "The body comes too slowly.");
-        let frame = tokio::time::timeout(PATIENCE, self.stream.next()).await.map_err(|_| too_slow())?;
+        let frame = tokio::time::timeout(self.patience, self.stream.next()).await.map_err(|_| too_slow())?;
         let Some(frame) = frame else {
             self.ended = true;
             return Ok(());
@@ -233,7 +236,7 @@ impl Pieces {
         }
         self.received += frame.len() as u64;
         let elapsed = self.begun.elapsed();
-        if elapsed > PATIENCE && self.received < elapsed.as_secs() * SLOWEST_BYTES_A_SECOND {
+        if elapsed > self.patience && self.received < elapsed.as_secs() * SLOWEST_BYTES_A_SECOND {
             return Err(too_slow());
         }
         self.buffer.extend_from_slice(&frame);

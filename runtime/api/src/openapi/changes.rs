@@ -3,7 +3,8 @@
 use autonomy_crds::resolved::{Column, ColumnKind, Entity};
 use serde_json::{Value, json};
 
-use super::{patch_schema, reference};
+use super::reference;
+use super::schemas::patch_schema;
 use crate::body::IF_MATCH;
 use crate::json_patch;
 
@@ -21,7 +22,7 @@ pub(super) fn deletion(entity: &Entity) -> Value {
 }
 
 fn tag_schema() -> Value {
-    json!({"type": "string", "description": "The object's ETag as GET answers it, or *: where the object has changed the answer is 412.", "examples": ["\"3\"", "*"]})
+    json!({"type": "string", "pattern": "^(\\*|\"[0-9]{1,18}\")$", "description": "The object's ETag as GET answers it, or *: where the object has changed the answer is 412.", "examples": ["\"3\"", "*"]})
 }
 
 pub(super) fn deletion_schema() -> Value {
@@ -50,13 +51,15 @@ pub(super) fn json_patch_schema() -> Value {
         }
         schema
     };
+    let mut removed = pointer("Where (RFC 6901); not the whole object, which DELETE removes.");
+    removed["pattern"] = "^/".into();
     json!({
         "type": "array",
         "maxItems": json_patch::MOST_OPERATIONS,
         "description": "Operations applied one after the other, all or none (RFC 6902). `id`, `version`, `createdAt` and `updatedAt` can be tested only.",
         "items": {"oneOf": [
             operation(&["add", "replace", "test"], json!({"value": {"description": "Any JSON."}}), &["value"]),
-            operation(&["remove"], json!({}), &[]),
+            operation(&["remove"], json!({"path": removed}), &[]),
             operation(&["move", "copy"], json!({"from": pointer("Where it is taken from.")}), &["from"]),
         ]},
     })

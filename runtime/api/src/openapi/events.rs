@@ -6,15 +6,20 @@ use serde_json::{Value, json};
 use super::parameters::{filters, listing};
 use super::{header_parameter, query_parameter, reference, with_problems};
 
+// A position in the database's log.
+const EVENT_ID: &str = "^[0-9A-F]{16}-[0-9A-F]{8}$";
+
 /// The path of an entity's events.
 pub fn path(entity: &Entity) -> Value {
     let name = &entity.name;
+    let mut last_seen = header_parameter("Last-Event-ID", "The id of the last event that the client has seen; it goes on behind it.");
+    last_seen["schema"]["pattern"] = EVENT_ID.into();
     let mut parameters = vec![
-        header_parameter("Last-Event-ID", "The id of the last event that the client has seen; it goes on behind it."),
+        last_seen,
         query_parameter(
             "lastEventId",
             "The same, for clients that can't set the header, which counts before it.",
-            json!({"type": "string"}),
+            json!({"type": "string", "pattern": EVENT_ID}),
         ),
         query_parameter(
             "from",

@@ -4,14 +4,45 @@ use autonomy_crds::Model;
 use autonomy_crds::resolved::{ColumnKind, Entity, ValueType};
 use serde_json::{Value, json};
 
-use super::{query_parameter, value_schema};
+use super::schemas::value_schema;
+use super::{header_parameter, query_parameter};
 use crate::aggregate::{self, MOST_AGGREGATES, MOST_GROUPS};
 use crate::embed::{MOST_DEPTH, MOST_EMBEDDED};
 use crate::plan::EntityPlan;
 use crate::query::{DEFAULT_LIMIT, MOST_LIMIT};
+use crate::transactions::MOST_KEY_BYTES;
 
 // An entity with more to embed is told in words: the document has it in two places.
 const MOST_LISTED: usize = 200;
+
+/// Those that operations share, by the name under which these refer to them.
+pub fn shared(model: &Model) -> Value {
+    let mut parameters = json!({
+        "Id": {"name": "id", "in": "path", "required": true, "description": "The object's id.", "schema": {"type": "string", "format": "uuid"}},
+        "IdempotencyKey": {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "description": "A key of the client's choice: a request sent again with it has its effect once and gets the first answer.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": MOST_KEY_BYTES, "pattern": "^([!#-~]([\\t -~]*[!-~])?|\"[\\t -~]+\")$"},
+        },
+        "IfMatch": header_parameter("If-Match", "The object's ETag, or *; where the object has changed the answer is 412."),
+        "IfNoneMatch": header_parameter("If-None-Match", "ETags that the client has: where the object has one of them the answer is 304."),
+        "OnlyNew": {"name": "If-None-Match", "in": "header", "description": "Only where there is no such object; otherwise the answer is 412.", "schema": {"type": "string", "enum": ["*"]}},
+        "Prefer": header_parameter("Prefer", "`return=minimal`: the objects written are not answered."),
+        "OnError": query_parameter("onError", "`continue`: each object of a list succeeds or fails for itself, and is answered so.", json!({"type": "string", "enum": ["stop", "continue"], "default": "stop"})),
+    });
+    if model.entities.iter().any(|entity| entity.require_if_match) {
+        parameters["IfMatchRequired"] = required_if_match();
+    }
+    parameters
+}
+
+fn required_if_match() -> Value {
+    let mut parameter =
+        header_parameter("If-Match", "The object's ETag, or *; where the object has changed the answer is 412, without it 428.");
+    parameter["required"] = true.into();
+    parameter
+}
 
 /// Of a list.
 pub fn of_list(model: &Model, plan: &EntityPlan) -> Vec<Value> {
@@ -58,13 +89,16 @@ pub fn of_list(model: &Model, plan: &EntityPlan) -> Vec<Value> {
 pub fn of_object(model: &Model, plan: &EntityPlan) -> Vec<Value> {
     let mut paths = Vec::new();
     relationships(model, plan.entity(), "", MOST_DEPTH, &mut paths);
-    let description = "Objects referred to that are shown inside, by their relationships; those of an embedded object behind a dot.";
+    let description = format!(
+        "Objects referred to that are shown inside, by their relationships; those of an embedded object behind a dot. {MOST_EMBEDDED} objects at \
+         the most, with those on the way."
+    );
     let embed = match paths.len() {
         0 => None,
         1..=MOST_LISTED => {
-            Some(listing("embed", description, json!({"type": "string", "enum": paths}), json!({"maxItems": MOST_EMBEDDED})))
+            Some(listing("embed", &description, json!({"type": "string", "enum": paths}), json!({"maxItems": MOST_EMBEDDED})))
         }
-        _ => Some(listing("embed", description, json!({"type": "string"}), json!({"maxItems": MOST_EMBEDDED}))),
+        _ => Some(listing("embed", &description, json!({"type": "string"}), json!({"maxItems": MOST_EMBEDDED}))),
     };
     std::iter::once(fields(plan)).chain(embed).collect()
 }

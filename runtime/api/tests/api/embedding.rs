@@ -88,4 +88,7 @@ async fn what_is_no_relationship_is_told() {
         let answer = api.get(&format!("/api/shop/sales?embed={embed}")).await.expect(400);
         assert_eq!(answer.pointers(), ["embed"], "{embed}");
     }
+    api.get(&format!("/api/shop/sales?embed={}", ["store"; 16].join(","))).await.expect(200);
+    let many = api.get(&format!("/api/shop/sales?embed={}", ["store"; 17].join(","))).await.expect(400);
+    assert_eq!(many.faults()[0].1, "has more than 16 items");
 }

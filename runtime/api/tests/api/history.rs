@@ -192,7 +192,9 @@ async fn moments_that_are_none_are_told() {
             let answer = api.get(&format!("{path}?asOf={bad}")).await.expect(400);
             assert_eq!(answer.pointers(), ["asOf"], "{path} {bad}");
         }
-        assert_eq!(api.get(&format!("{path}?asOf={moment}&embed=store")).await.expect(400).pointers(), ["embed"]);
+        let both = api.get(&format!("{path}?asOf={moment}&embed=store")).await.expect(400);
+        assert_eq!(both.json()["type"], "https://autonomy.dev/problems/conflicting-parameters");
+        assert_eq!(both.pointers(), ["embed"]);
     }
     for path in ["/api/shop/stores".to_owned(), "/api/shop/products".to_owned(), "/api/shop/products?aggregate=count".to_owned()] {
         let answer = api.get(&format!("{path}{}asOf={moment}", if path.contains('?') { '&' } else { '?' })).await.expect(400);
@@ -244,10 +246,15 @@ async fn versions_are_paged_and_go_on_over_deletions() {
         following = next(&page);
     }
     assert_eq!(totals, [9.0, 3.0, 3.0, 2.0, 1.0, 0.0]);
-    assert_eq!(
-        api.get(&format!("{path}/history?cursor=x&limit=z&sort=id&asOf=1")).await.expect(400).pointers(),
-        ["asOf", "cursor", "limit", "sort"]
-    );
+    let unfit = api.get(&format!("{path}/history?cursor=x&limit=z&sort=id&asOf=1")).await.expect(400);
+    assert_eq!(unfit.pointers(), ["asOf", "limit", "sort"]);
+    api.make("/api/shop/sales", json!({"receipt": "B", "total": 0})).await;
+    let of_list = next(&api.get("/api/shop/sales?limit=1").await.expect(200)).expect("a link");
+    for cursor in ["x", "", of_list.split_once("cursor=").unwrap().1] {
+        let other = api.get(&format!("{path}/history?cursor={cursor}")).await.expect(400);
+        assert_eq!(other.json()["type"], "https://autonomy.dev/problems/invalid-cursor", "{cursor}");
+        assert_eq!(other.pointers(), ["cursor"]);
+    }
     api.get(&format!("/api/shop/sales/{}/history", uuid::Uuid::now_v7())).await.expect(404);
     api.get("/api/shop/sales/x/history").await.expect(404);
     api.get(&format!("{path}/history/x")).await.expect(404);

@@ -204,3 +204,22 @@ async fn patches_that_meet_are_all_applied() {
         assert_eq!(api.number("SELECT version FROM shop.sale").await, 7 + round as i64);
     }
 }
+
+#[tokio::test]
+async fn the_description_says_what_is_never_taken() {
+    let api = Api::start().await;
+    let (path, _) = sale(&api).await;
+    let document = api.get("/api/shop/openapi.json").await.expect(200).json();
+    let operations = document["components"]["schemas"]["JsonPatch"]["items"]["oneOf"].as_array().unwrap();
+    let remove = operations.iter().find(|operation| operation["properties"]["op"]["enum"] == json!(["remove"])).unwrap();
+    assert_eq!(remove["properties"]["path"]["pattern"], "^/");
+    assert_eq!(json_patch(&api, &path, &[], &json!([{"op": "remove", "path": ""}])).await.expect(422).pointers(), ["/0/path"]);
+    // An ETag is what GET answers: parsing a number would take more.
+    let tag = &document["components"]["schemas"]["Deletion"]["properties"]["@ifMatch"]["pattern"];
+    assert_eq!(tag, "^(\\*|\"[0-9]{1,18}\")$");
+    for unfit in ["\"+1\"", "1", "\"1", "\"99999999999999999999\""] {
+        let list = json!([{"id": path.rsplit('/').next(), "@ifMatch": unfit}]);
+        let answer = api.send(Method::DELETE, "/api/shop/sales", &[], Some(list.to_string())).await.expect(422);
+        assert_eq!(answer.pointers(), ["/0/@ifMatch"], "{unfit}");
+    }
+}

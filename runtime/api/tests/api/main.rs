@@ -5,6 +5,7 @@ mod aggregates;
 mod catalog_changes;
 mod compressed;
 mod concurrency;
+mod connections;
 mod deletions;
 mod embedding;
 mod events;

@@ -216,4 +216,7 @@ async fn units_say_it_by_the_version() {
     let document = api.get("/api/shop/openapi.json").await.expect(200).json();
     let patch = |path: &str| document["paths"][path]["patch"]["responses"]["428"].is_object();
     assert!(patch("/api/shop/stores/{id}") && patch("/api/shop/stores") && !patch("/api/shop/sales/{id}"));
+    assert_eq!(document["components"]["parameters"]["IfMatchRequired"]["required"], true);
+    let other = Api::start().await.get("/api/shop/openapi.json").await.expect(200).json();
+    assert!(other["components"]["parameters"]["IfMatchRequired"].is_null(), "no operation uses it");
 }

@@ -17,6 +17,7 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub const MODEL: &str = r#"
@@ -89,6 +90,9 @@ fn server() -> &'static str {
         receiver.recv().expect("PostgreSQL starts")
     })
 }
+
+/// What an API process ends with.
+pub type Ended = JoinHandle<Result<(), autonomy_api::Error>>;
 
 /// A database with the models, and an API on it.
 pub struct Api {
@@ -203,23 +207,37 @@ impl Api {
 
     /// The same, with events.
     pub async fn another_with(&self, events: EventOptions) -> String {
+        self.another_as(|options| options.events = events).await
+    }
+
+    /// The same, with options changed.
+    pub async fn another_as(&self, change: impl FnOnce(&mut Options)) -> String {
+        self.another_until(self.stop.clone(), change).await.0
+    }
+
+    /// The same, until `stop`; gives what it ends with too.
+    pub async fn another_until(&self, stop: CancellationToken, change: impl FnOnce(&mut Options)) -> (String, Ended) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (_, rest) = self.database.split_once('@').unwrap();
         let role = autonomy_operator::sql::api_role(rest.split_once('/').unwrap().1);
-        let options = Options {
+        let mut options = Options {
             database: DatabaseOptions { database_url: format!("postgres://{role}:api@{rest}"), database_connections: 6 },
             listen: "127.0.0.1:0".parse().unwrap(),
             max_body: 4 * 1024 * 1024,
             body_memory: 32 * 1024 * 1024,
+            header_patience: std::time::Duration::from_secs(60),
+            idle_patience: std::time::Duration::from_secs(120),
+            body_patience: std::time::Duration::from_secs(60),
             idempotency_retention: std::time::Duration::from_secs(3600),
-            events,
+            events: EventOptions::default(),
         };
-        tokio::spawn(autonomy_api::run_on(listener, options, self.stop.clone()));
+        change(&mut options);
+        let ended = tokio::spawn(autonomy_api::run_on(listener, options, stop));
         while self.send_to(&base, Method::GET, "/readyz", &[], None).await.status != StatusCode::OK {
             tokio::task::yield_now().await;
         }
-        base
+        (base, ended)
     }
 
     pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<String>) -> Answer {

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{self, SnapshotError};
 use super::store::{Store, id_of};
-use super::{CacheState, Seen};
-use crate::service::{CompiledCache, CompiledService};
+use super::{CacheState, CompiledCache, Seen};
+use crate::service::CompiledService;
 
 // How far before the snapshot events are read: clocks of servers differ, and an event is stored after its commit.
 const BEFORE_SNAPSHOT: Duration = Duration::from_secs(10);
@@ -99,7 +99,7 @@ impl Follower {
         }
     }
 
-    fn cache(&self) -> &CompiledCache {
+    fn cache(&self) -> &Arc<CompiledCache> {
         &self.service.caches[self.place]
     }
 
@@ -153,8 +153,8 @@ impl Follower {
         let progress = match progress {
             Some(progress) => progress,
             None => {
-                let mut store = Store::new(cache.reader.clone(), &cache.indexes);
-                let snapshot = snapshot::read(&self.http, &self.api_url, &self.service, self.place, cache, &mut store).await?;
+                let mut store = Store::new(cache.clone());
+                let snapshot = snapshot::read(&self.http, &self.api_url, cache, &mut store).await?;
                 tracing::info!(cache = cache.name, objects = store.len(), "snapshot read");
                 *loading = Some(Loading { store, snapshot });
                 let last = (start, id_at(&stream, start).await?);
@@ -187,7 +187,9 @@ impl Follower {
                 watermark = watermarks.recv() => match watermark {
                     Ok(watermark) => {
                         if let Ok(position) = u64::from_str_radix(&watermark.position, 16) {
-                            progress.seen.watermark(position, watermark.entities.get(&key).copied().unwrap_or(0));
+                            let last = watermark.entities.get(&key).copied().unwrap_or(0);
+                            progress.seen.watermark(position, last);
+                            self.state.tell_behind(last.saturating_sub(progress.seen.processed()));
                         }
                     }
                     // The next one tells more.
@@ -231,7 +233,7 @@ impl Follower {
         let kind = message.headers.as_ref().and_then(|headers| headers.get(header::TYPE)).map(|value| value.as_str());
         let object = cache.reader.read(&message.payload).map_err(FollowError::Data)?;
         let Some(id) = id_of(&object) else { return Ok(()) };
-        let held = kind.is_none_or(|kind| !kind.ends_with(".deleted")) && self.service.cache_holds(self.place, &object);
+        let held = kind.is_none_or(|kind| !kind.ends_with(".deleted")) && cache.holds(&object);
         let change = |store: &mut Store| if held { store.put(&object) } else { store.remove(id) };
         match loading {
             Some(loading) => change(&mut loading.store),

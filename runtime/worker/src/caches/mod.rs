@@ -3,13 +3,26 @@
 //! A cache tells up to which position of the log it has seen everything; an event is handled only when every cache has seen everything
 //! committed before it, so that a Sale never misses the Customer committed with it.
 
+mod arena;
+mod barrier;
+mod compiled;
+mod flat_object;
+
 mod follow;
+mod index_key;
+mod metrics;
 mod seen;
+mod serve;
 mod snapshot;
 mod store;
+mod table;
 
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use tokio::sync::{broadcast, watch};
@@ -19,8 +32,13 @@ use crate::expression::Value;
 use crate::service::CompiledService;
 use crate::steps::Lookups;
 
+pub use barrier::Barrier;
+pub use compiled::CompiledCache;
+pub use index_key::CompiledIndex;
+pub use metrics::Metrics;
 pub use seen::Seen;
-pub use snapshot::SnapshotError;
+pub use serve::serve;
+pub use snapshot::{SnapshotError, read as read_snapshot};
 pub use store::Store;
 
 // Watermarks on their way from the subscription to the caches.
@@ -40,6 +58,21 @@ pub struct CacheState {
     // 0 until the cache is in sync.
     seen: watch::Sender<u64>,
     reason: Mutex<String>,
+    // Events of the entity that are in the stream and not in the cache.
+    events_behind: AtomicU64,
+    // When it was last known to have seen everything.
+    caught_up: Mutex<Instant>,
+}
+
+/// How large a cache is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// The objects.
+    pub objects: usize,
+    /// The bytes of their JSON.
+    pub bytes: usize,
+    /// The bytes of memory in all.
+    pub memory: usize,
 }
 
 /// Why caches can't be kept.
@@ -48,7 +81,7 @@ pub struct CacheState {
 pub struct CacheError(#[from] reqwest::Error);
 
 impl Caches {
-    /// Begins to load and follow the service's caches, until `stop`. `interruptions` counts lost connections: after one nothing is trusted before
+    /// Begins to load and follow the service's caches, and to tell of them, until `stop`. `interruptions` counts lost connections: after one nothing is trusted before
     /// it is known that the stream is what it was.
     ///
     /// # Errors
@@ -59,6 +92,7 @@ impl Caches {
         jetstream: &jetstream::Context,
         api_url: &str,
         service: &Arc<CompiledService>,
+        metrics: &Metrics,
         stop: &CancellationToken,
     ) -> Result<Self, CacheError> {
         // No timeout for the whole: a snapshot takes as long as it takes, as long as something comes.
@@ -73,9 +107,11 @@ impl Caches {
         let caches = service.caches.iter().enumerate().map(|(place, cache)| {
             let state = Arc::new(CacheState {
                 name: cache.name.clone(),
-                store: RwLock::new(Store::new(cache.reader.clone(), &cache.indexes)),
+                store: RwLock::new(Store::new(cache.clone())),
                 seen: watch::Sender::new(0),
                 reason: Mutex::new("it is being loaded".to_owned()),
+                events_behind: AtomicU64::new(0),
+                caught_up: Mutex::new(Instant::now()),
             });
             let follower = follow::Follower {
                 jetstream: jetstream.clone(),
@@ -91,7 +127,9 @@ impl Caches {
             tokio::spawn(follower.run());
             state
         });
-        Ok(Self { caches: caches.collect() })
+        let caches = Self { caches: caches.collect() };
+        tokio::spawn(metrics.clone().tell(caches.clone(), stop.clone()));
+        Ok(caches)
     }
 
     /// Waits until every cache has seen everything committed at or before this position.
@@ -128,10 +166,28 @@ impl CacheState {
         &self.name
     }
 
-    /// How many objects it holds, and the bytes of their JSON.
-    pub fn size(&self) -> (usize, usize) {
+    /// How large it is.
+    pub fn size(&self) -> Size {
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
-        (store.len(), store.bytes())
+        Size { objects: store.len(), bytes: store.bytes(), memory: store.memory() }
+    }
+
+    /// How many events in the stream it has not seen, as far as the relay has told.
+    pub fn events_behind(&self) -> u64 {
+        self.events_behind.load(Ordering::Relaxed)
+    }
+
+    /// How long ago it was known to have seen everything.
+    pub fn behind_for(&self) -> Duration {
+        self.caught_up.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    // Of a watermark: how many events of those that it tells of are still to come.
+    fn tell_behind(&self, events: u64) {
+        self.events_behind.store(events, Ordering::Relaxed);
+        if events == 0 && self.seen() > 0 {
+            *self.caught_up.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
     }
 
     /// The position up to which it has seen everything; 0 while it is not in sync.

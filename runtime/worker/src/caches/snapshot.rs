@@ -1,9 +1,11 @@
 //! Reading all objects of an entity from the API, from one snapshot of the database.
 
+use std::io::BufRead;
+
 use futures::TryStreamExt;
 
+use super::CompiledCache;
 use super::store::Store;
-use crate::service::{CompiledCache, CompiledService};
 
 // One object's JSON; the API takes no larger one.
 const LONGEST_LINE: usize = 64 << 20;
@@ -48,14 +50,7 @@ pub enum SnapshotError {
 ///
 /// # Errors
 /// When the answer is not complete.
-pub async fn read(
-    http: &reqwest::Client,
-    api_url: &str,
-    service: &CompiledService,
-    place: usize,
-    cache: &CompiledCache,
-    store: &mut Store,
-) -> Result<u64, SnapshotError> {
+pub async fn read(http: &reqwest::Client, api_url: &str, cache: &CompiledCache, store: &mut Store) -> Result<u64, SnapshotError> {
     let entity = cache
         .model
         .entity(&cache.entity)
@@ -74,39 +69,59 @@ pub async fn read(
         .and_then(|text| u64::from_str_radix(text, 16).ok())
         .ok_or(SnapshotError::NoPosition)?;
 
-    let mut line_number = 0;
-    let mut take = |line: &[u8], store: &mut Store| {
-        line_number += 1;
+    let mut lines = Lines { store, number: 0, begun: Vec::new() };
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.try_next().await? {
+        lines.take(&chunk)?;
+    }
+    lines.end()?;
+    Ok(position)
+}
+
+// Lines in pieces, as they come over the network.
+struct Lines<'s> {
+    store: &'s mut Store,
+    number: u64,
+    // A line whose end has not come.
+    begun: Vec<u8>,
+}
+
+impl Lines<'_> {
+    fn take(&mut self, mut chunk: &[u8]) -> Result<(), SnapshotError> {
+        loop {
+            let whole = chunk;
+            // The standard library's search for a byte is the processor's.
+            let length = chunk.skip_until(b'\n').unwrap_or_default();
+            let Some(line) = whole[..length].strip_suffix(b"\n") else {
+                self.begun.extend_from_slice(&whole[..length]);
+                break;
+            };
+            if self.begun.is_empty() {
+                self.line(line)?;
+            } else {
+                let mut begun = std::mem::take(&mut self.begun);
+                begun.extend_from_slice(line);
+                self.line(&begun)?;
+                begun.clear();
+                self.begun = begun;
+            }
+        }
+        if self.begun.len() > LONGEST_LINE {
+            return Err(SnapshotError::LongLine { line: self.number + 1 });
+        }
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<(), SnapshotError> {
+        let begun = std::mem::take(&mut self.begun);
+        self.line(&begun)
+    }
+
+    fn line(&mut self, line: &[u8]) -> Result<(), SnapshotError> {
+        self.number += 1;
         if line.trim_ascii().is_empty() {
             return Ok(());
         }
-        let object = cache.reader.read(line).map_err(|source| SnapshotError::Line { line: line_number, source })?;
-        if service.cache_holds(place, &object) {
-            store.put(&object);
-        }
-        Ok::<(), SnapshotError>(())
-    };
-    let mut begun: Vec<u8> = Vec::new();
-    let mut chunks = response.bytes_stream();
-    while let Some(chunk) = chunks.try_next().await? {
-        let mut rest = &chunk[..];
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            if begun.is_empty() {
-                take(&rest[..end], store)?;
-            } else {
-                begun.extend_from_slice(&rest[..end]);
-                take(&begun, store)?;
-                begun.clear();
-            }
-            rest = &rest[end + 1..];
-        }
-        begun.extend_from_slice(rest);
-        if begun.len() > LONGEST_LINE {
-            return Err(SnapshotError::LongLine { line: line_number + 1 });
-        }
+        self.store.take_line(line).map_err(|source| SnapshotError::Line { line: self.number, source })
     }
-    if !begun.is_empty() {
-        take(&begun, store)?;
-    }
-    Ok(position)
 }

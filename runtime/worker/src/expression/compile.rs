@@ -37,9 +37,25 @@ impl Names {
         self.variables.len() - 1
     }
 
+    /// Adds a variable behind all others, which hides one of that name until [`Self::truncate`]; gives its place.
+    pub fn push(&mut self, name: impl Into<String>, kind: Kind) -> usize {
+        self.variables.push((name.into(), kind));
+        self.variables.len() - 1
+    }
+
+    /// Forgets all variables but the first `count`.
+    pub fn truncate(&mut self, count: usize) {
+        self.variables.truncate(count);
+    }
+
+    /// The variables from a place on.
+    pub fn behind(&self, place: usize) -> &[(String, Kind)] {
+        self.variables.get(place..).unwrap_or_default()
+    }
+
     /// Where a variable stands.
     pub fn place(&self, name: &str) -> Option<usize> {
-        self.variables.iter().position(|(own, _)| own == name)
+        self.variables.iter().rposition(|(own, _)| own == name)
     }
 
     /// How many there are.

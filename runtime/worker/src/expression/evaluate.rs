@@ -325,7 +325,7 @@ impl Loop {
 
 impl Value {
     // Equal values have equal keys.
-    pub(super) fn group_key(&self) -> String {
+    pub(crate) fn group_key(&self) -> String {
         match (self, self.index_key()) {
             (Value::Int(_) | Value::Decimal(_) | Value::Digits(_), Some(key)) => key.into_owned(),
             (_, Some(key)) => format!("{}:{key}", self.kind()),

@@ -64,6 +64,7 @@ enum Gives {
     Int,
     Ints,
     Decimal,
+    Decimals,
     Bool,
     Timestamp,
     Duration,
@@ -126,6 +127,7 @@ impl Function {
             Gives::Int => Kind::Int,
             Gives::Ints => Kind::List(Arc::new(Kind::Int)),
             Gives::Decimal => Kind::Decimal,
+            Gives::Decimals => Kind::List(Arc::new(Kind::Decimal)),
             Gives::Bool => Kind::Bool,
             Gives::Timestamp => Kind::Timestamp,
             Gives::Duration => Kind::Duration,
@@ -242,8 +244,11 @@ static FUNCTIONS: &[Function] = &[
     function("subtract", "subtract(x, y)", 2..=2, &[NumberOrText], Gives::Decimal, numbers::subtract),
     function("multiply", "multiply(x, y)", 2..=2, &[NumberOrText], Gives::Decimal, numbers::multiply),
     function("divide", "divide(x, y, scale)", 3..=3, &[NumberOrText, NumberOrText, Int], Gives::Decimal, numbers::divide),
-    function("round", "round(x, scale)", 1..=2, &[NumberOrText, Int], Gives::Decimal, numbers::round),
+    function("round", "round(x, scale, mode)", 1..=3, &[NumberOrText, Int, Text], Gives::Decimal, numbers::round),
     function("roundEven", "roundEven(x, scale)", 1..=2, &[NumberOrText, Int], Gives::Decimal, numbers::round_even),
+    function("parseDecimal", "parseDecimal(text, point, separator)", 1..=3, &[Text], Gives::Decimal, numbers::parse),
+    function("formatDecimal", "formatDecimal(x, scale, point, separator)", 2..=4, &[NumberOrText, Int, Text], Gives::Text, numbers::format),
+    function("allocate", "allocate(amount, weights, scale)", 3..=3, &[NumberOrText, List, Int], Gives::Decimals, numbers::allocate),
     function("floor", "floor(x)", 1..=1, &[Number], Gives::Int, numbers::floor),
     function("ceil", "ceil(x)", 1..=1, &[Number], Gives::Int, numbers::ceil),
     function("abs", "abs(x)", 1..=1, &[Number], Gives::Same, numbers::abs),
@@ -260,6 +265,12 @@ static FUNCTIONS: &[Function] = &[
     function("replace", "replace(text, from, to)", 3..=3, &[Text], Gives::Text, texts::replace),
     function("padStart", "padStart(text, length, with)", 2..=3, &[Text, Int, Text], Gives::Text, texts::pad_start),
     function("nullIfEmpty", "nullIfEmpty(text)", 1..=1, &[Text], Gives::Text, texts::null_if_empty),
+    function("phone", "phone(text, callingCode)", 1..=2, &[Text], Gives::Text, texts::phone),
+    function("email", "email(text)", 1..=1, &[Text], Gives::Text, texts::email),
+    function("escapeXml", "escapeXml(text)", 1..=1, &[Text], Gives::Text, |call| Ok(Value::text(quick_xml::escape::escape(call.text(0)?)))),
+    function("urlEncode", "urlEncode(text)", 1..=1, &[Text], Gives::Text, texts::url_encode),
+    function("base64Encode", "base64Encode(text)", 1..=1, &[Text], Gives::Text, texts::base64_encode),
+    function("base64Decode", "base64Decode(text)", 1..=1, &[Text], Gives::Text, texts::base64_decode),
     function("contains", "contains(text, part)", 2..=2, &[Text], Gives::Bool, |call| {
         Ok(Value::Bool(call.text(0)?.contains(call.text(1)?)))
     }),
@@ -288,6 +299,13 @@ static FUNCTIONS: &[Function] = &[
     function("date", "date(x, zone)", 1..=2, &[Moment, Text], Gives::Text, time::local_date),
     function("localDate", "localDate(x, zone)", 1..=2, &[Moment, Text], Gives::Text, time::local_date),
     function("addDays", "addDays(date, days)", 2..=2, &[Text, Int], Gives::Text, time::add_days),
+    function("addMonths", "addMonths(date, months)", 2..=2, &[Text, Int], Gives::Text, time::add_months),
+    function("startOfMonth", "startOfMonth(date)", 1..=1, &[Text], Gives::Text, time::start_of_month),
+    function("endOfMonth", "endOfMonth(date)", 1..=1, &[Text], Gives::Text, time::end_of_month),
+    function("dayOfWeek", "dayOfWeek(date)", 1..=1, &[Text], Gives::Int, time::day_of_week),
+    function("daysBetween", "daysBetween(from, to)", 2..=2, &[Text], Gives::Int, time::days_between),
+    function("formatDate", "formatDate(date, format)", 2..=2, &[Text], Gives::Text, time::format_date),
+    function("inTimeZone", "inTimeZone(x, zone)", 2..=2, &[Moment, Text], Gives::Text, time::in_time_zone),
     function("duration", "duration(text)", 1..=1, &[Any], Gives::Duration, time::duration),
     function("unixSeconds", "unixSeconds(x)", 1..=1, &[Moment], Gives::Int, time::unix_seconds),
     // Identity.
@@ -413,11 +431,13 @@ fn uuid(parts: &[Value], identity: Option<&Identity<'_>>) -> String {
     uuid_of(hash)
 }
 
-/// The id that a `create` step gives an object: a uuid of version 8 from the service, the event, the step and the element.
-pub(crate) fn created_id(identity: &Identity<'_>, step: usize, item: usize) -> String {
+/// The id that a `create` step gives an object: a uuid of version 8 from the service, the event, the place of the steps around, the step and the
+/// element.
+pub(crate) fn created_id(identity: &Identity<'_>, around: &[u64], step: usize, item: usize) -> String {
     let mut hash = Sha256::new();
     hash_part(&mut hash, b'c', identity.service);
     hash_part(&mut hash, b'c', identity.event);
+    around.iter().for_each(|place| hash.update(place.to_be_bytes()));
     hash.update((step as u64).to_be_bytes());
     hash.update((item as u64).to_be_bytes());
     uuid_of(hash)

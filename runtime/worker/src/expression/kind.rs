@@ -97,7 +97,7 @@ impl Kind {
     }
 
     // What either of two may be.
-    pub(super) fn or(self, other: Self) -> Self {
+    pub(crate) fn or(self, other: Self) -> Self {
         match (self, other) {
             (Self::Null, other) => other,
             (own, Self::Null) => own,

@@ -18,6 +18,7 @@ pub use compile::{Names, compile};
 pub use evaluate::{EvaluationError, Identity};
 pub use json::{JsonError, ObjectReader};
 pub use kind::{Kind, ObjectKind};
+pub(crate) use texts::{email_address, phone_number};
 pub use value::{Object, Shape, Value};
 
 use compile::Node;

@@ -226,3 +226,54 @@ fn deep_texts_are_refused() {
     assert_eq!(json(&("1+".repeat(150) + "1")), "151");
     assert_eq!(json(&("true && ".repeat(500) + "true")), "true");
 }
+
+#[test]
+fn money_is_read_written_and_shared_out_to_the_cent() {
+    assert_eq!(json("parseDecimal('1.234,50', ',', '.')"), "1234.50");
+    assert_eq!(json("parseDecimal(' -1 234.5 ', '.', ' ')"), "-1234.5");
+    assert_eq!(json("parseDecimal('12,50-', ',')"), "-12.50");
+    fails("parseDecimal('1.5', ',', '.')", "is no number");
+    fails("parseDecimal('1,2,3', ',')", "is no number");
+    fails("parseDecimal('EUR 5')", "is no number");
+    assert_eq!(json("formatDecimal(1234567.125, 2, ',', '.')"), "\"1.234.567,13\"");
+    assert_eq!(json("formatDecimal(-0.001, 2)"), "\"0.00\"");
+    assert_eq!(json("formatDecimal(-1234, 1, '.', \"'\")"), "\"-1'234.0\"");
+    assert_eq!(
+        json("['halfUp', 'halfDown', 'halfEven', 'up', 'down', 'ceiling', 'floor'].map(m, round(-2.125, 2, m))"),
+        "[-2.13,-2.12,-2.12,-2.13,-2.12,-2.12,-2.13]"
+    );
+    fails("round(1.5, 0, 'half')", "is no way to round");
+    assert_eq!(json("allocate(100, [1, 1, 1], 2)"), "[33.34,33.33,33.33]");
+    assert_eq!(json("allocate(-0.05, [3, 7, 0], 2)"), "[-0.02,-0.03,0.00]");
+    assert_eq!(json("sum(allocate(1000.01, [0.1, 22.7, 13, 1.999], 2))"), "1000.01");
+    fails("allocate(1, [0, 0], 2)", "add up to nothing");
+    fails("allocate(0.001, [1], 2)", "more than 2 digits");
+}
+
+#[test]
+fn dates_are_moved_and_written() {
+    assert_eq!(json("addMonths('2026-01-31', 1)"), "\"2026-02-28\"");
+    assert_eq!(json("addMonths('2026-01-31', -2)"), "\"2025-11-30\"");
+    assert_eq!(json("startOfMonth('2028-02-17') + endOfMonth('2028-02-17')"), "\"2028-02-012028-02-29\"");
+    assert_eq!(json("dayOfWeek('2026-11-29')"), "7");
+    assert_eq!(json("daysBetween('2026-11-29', '2027-01-01')"), "33");
+    assert_eq!(json("formatDate('2026-11-05', '%d.%m.%Y')"), "\"05.11.2026\"");
+    assert_eq!(json("inTimeZone('2026-11-25T23:30:00Z', 'Europe/Amsterdam')"), "\"2026-11-26T00:30:00+01:00\"");
+    fails("formatDate('2026-11-05', '%H')", "no format of a date");
+    fails("addMonths('5.11.2026', 1)", "is no date");
+}
+
+#[test]
+fn keys_are_alike_however_they_are_written() {
+    for text in ["+31 (0)20 123 45-67", "0031201234567", "020-1234567", "020 1234567 ext. 12"] {
+        assert_eq!(json(&format!("phone('{text}', '31')")), "\"+31201234567\"", "{text}");
+    }
+    assert_eq!(
+        json("[phone('-', '31'), phone('020 1'), phone(null), email(' '), email(' Ann@Example.ORG ')]"),
+        "[null,\"0201\",null,null,\"ann@example.org\"]"
+    );
+    fails("phone('1', 'NL')", "no calling code");
+    assert_eq!(json("urlEncode('a b/ü') + escapeXml('<&>')"), "\"a%20b%2F%C3%BC&lt;&amp;&gt;\"");
+    assert_eq!(json("base64Decode(base64Encode('ü'))"), "\"ü\"");
+    fails("base64Decode('*')", "is no Base64");
+}

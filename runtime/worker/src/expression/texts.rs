@@ -1,5 +1,8 @@
 //! Functions on strings.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use super::functions::{Call, Outcome};
 use super::value::Value;
 
@@ -83,4 +86,70 @@ pub(super) fn null_if_empty(call: &Call<'_>) -> Outcome {
     }
     let text = call.text(0)?.trim();
     Ok(if text.is_empty() { Value::Null } else { Value::text(text) })
+}
+
+/// `phone(text, callingCode)`: see [`phone_number`].
+pub(super) fn phone(call: &Call<'_>) -> Outcome {
+    if call.argument(0).is_null() {
+        return Ok(Value::Null);
+    }
+    let code = if call.arguments.len() > 1 { Some(call.text(1)?) } else { None };
+    let is_code = |code: &str| (1..=3).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_digit());
+    match code {
+        Some(code) if !is_code(code.trim_start_matches('+')) => Err(format!("{code:?} is no calling code, as 31 is one")),
+        code => Ok(Value::optional_text(phone_number(call.text(0)?, code))),
+    }
+}
+
+/// A telephone number as E.164 writes it (`+31201234567`), so that all ways of writing it are alike; none where it has no digits. A national number
+/// gets the calling code, and stays without one where none is given.
+pub(crate) fn phone_number(text: &str, calling_code: Option<&str>) -> Option<String> {
+    let text = text.replace("(0)", "");
+    // Behind letters stands an extension.
+    let number = text.split(char::is_alphabetic).next().unwrap_or_default().trim();
+    let digits: String = number.chars().filter(char::is_ascii_digit).collect();
+    if digits.is_empty() {
+        return None;
+    }
+    if number.starts_with('+') {
+        return Some(format!("+{digits}"));
+    }
+    if let Some(international) = digits.strip_prefix("00") {
+        return Some(format!("+{international}"));
+    }
+    Some(match calling_code {
+        Some(code) => format!("+{}{}", code.trim_start_matches('+'), digits.strip_prefix('0').unwrap_or(&digits)),
+        None => digits,
+    })
+}
+
+/// `email(text)`: see [`email_address`].
+pub(super) fn email(call: &Call<'_>) -> Outcome {
+    if call.argument(0).is_null() {
+        return Ok(Value::Null);
+    }
+    Ok(Value::optional_text(email_address(call.text(0)?)))
+}
+
+/// An address of electronic mail in lower case without blanks around; none where it is empty.
+pub(crate) fn email_address(text: &str) -> Option<String> {
+    Some(text.trim().to_lowercase()).filter(|text| !text.is_empty())
+}
+
+/// `urlEncode(text)`: as part of a path or a query.
+pub(super) fn url_encode(call: &Call<'_>) -> Outcome {
+    let encoded: String = url::form_urlencoded::byte_serialize(call.text(0)?.as_bytes()).collect();
+    Ok(Value::text(encoded.replace('+', "%20")))
+}
+
+/// `base64Encode(text)`.
+pub(super) fn base64_encode(call: &Call<'_>) -> Outcome {
+    Ok(Value::text(STANDARD.encode(call.text(0)?)))
+}
+
+/// `base64Decode(text)`.
+pub(super) fn base64_decode(call: &Call<'_>) -> Outcome {
+    let text = call.text(0)?;
+    let decoded = STANDARD.decode(text.trim()).map_err(|error| format!("{text:?} is no Base64: {error}"))?;
+    String::from_utf8(decoded).map(Value::text).map_err(|_| "what is encoded is no UTF-8 text".to_owned())
 }

@@ -93,6 +93,45 @@ pub(super) fn add_days(call: &Call<'_>) -> Outcome {
     date(call.text(0)?)?.checked_add(days).map(|date| Value::text(date.to_string())).map_err(|error| error.to_string())
 }
 
+/// `addMonths(date, months)`: of the 31st in a shorter month, its last day.
+pub(super) fn add_months(call: &Call<'_>) -> Outcome {
+    let months = Span::new().try_months(call.int(1)?).map_err(|error| error.to_string())?;
+    date(call.text(0)?)?.checked_add(months).map(|date| Value::text(date.to_string())).map_err(|error| error.to_string())
+}
+
+/// `startOfMonth(date)`.
+pub(super) fn start_of_month(call: &Call<'_>) -> Outcome {
+    Ok(Value::text(date(call.text(0)?)?.first_of_month().to_string()))
+}
+
+/// `endOfMonth(date)`.
+pub(super) fn end_of_month(call: &Call<'_>) -> Outcome {
+    Ok(Value::text(date(call.text(0)?)?.last_of_month().to_string()))
+}
+
+/// `dayOfWeek(date)`: 1 is Monday, 7 is Sunday.
+pub(super) fn day_of_week(call: &Call<'_>) -> Outcome {
+    Ok(Value::Int(i64::from(date(call.text(0)?)?.weekday().to_monday_one_offset())))
+}
+
+/// `daysBetween(from, to)`: below 0 where `to` is before.
+pub(super) fn days_between(call: &Call<'_>) -> Outcome {
+    let (from, to) = (date(call.text(0)?)?, date(call.text(1)?)?);
+    from.until(to).map(|span| Value::Int(i64::from(span.get_days()))).map_err(|error| error.to_string())
+}
+
+/// `formatDate(date, format)`.
+pub(super) fn format_date(call: &Call<'_>) -> Outcome {
+    let (date, format) = (date(call.text(0)?)?, call.text(1)?);
+    jiff::fmt::strtime::format(format, date).map(Value::text).map_err(|error| format!("{format:?} is no format of a date: {error}"))
+}
+
+/// `inTimeZone(x, zone)`: the moment as the zone's clocks show it, with their offset.
+pub(super) fn in_time_zone(call: &Call<'_>) -> Outcome {
+    let zoned = moment(call, 0)?.to_zoned_datetime(zone(call, 1)?);
+    Ok(Value::text(zoned.timestamp().display_with_offset(zoned.offset()).to_string()))
+}
+
 /// `duration(text)`: `90s`, `1h30m`.
 pub(super) fn duration(call: &Call<'_>) -> Outcome {
     if let value @ Value::Duration(_) = call.argument(0) {

@@ -120,6 +120,11 @@ impl Value {
         Self::List(items.into_iter().collect())
     }
 
+    /// A number from its digits; where it has more than can be calculated with, it passes through as it is.
+    pub fn decimal_of_digits(digits: &str) -> Self {
+        json::number(digits, true)
+    }
+
     /// Reads JSON; every number keeps its digits.
     ///
     /// # Errors
@@ -139,6 +144,16 @@ impl Value {
         self.write_json(&mut out);
         // Everything written is text or ASCII.
         String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// The value as a text without quotes around it: nothing for null; a list or an object is JSON all the same.
+    pub fn to_plain_text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Null => Cow::Borrowed(""),
+            Self::Text(text) => Cow::Borrowed(text),
+            Self::Timestamp(_) | Self::Duration(_) => Cow::Owned(self.to_json().trim_matches('"').to_owned()),
+            other => Cow::Owned(other.to_json()),
+        }
     }
 
     /// A member of an object; `None` for everything else.

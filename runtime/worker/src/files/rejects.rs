@@ -1,11 +1,8 @@
-//! The reject file of a file: `line,reason,row`, written aside and published when it is whole.
+//! The rejects of a file: lines of `line,reason,row`.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
-
-use super::directory::{Directory, publish};
-use super::rows::{Row, write_field};
+use super::formats::write_field;
+use super::place::{PlaceError, RejectFile};
+use super::records::Record;
 
 /// A row that was not loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,49 +16,40 @@ pub struct Reject {
 }
 
 impl Reject {
-    /// A row with the reason.
-    pub fn new(row: &Row, reason: impl Into<String>) -> Self {
-        Self { line: row.line, reason: reason.into(), row: row.raw.clone() }
+    /// A record's rows with the reason of each; of an archive, the file that they are in is told.
+    pub fn of(record: &Record, mut reason: impl FnMut(usize) -> String) -> Vec<Self> {
+        let place = record.entry.as_ref().map(|entry| format!("{entry}: ")).unwrap_or_default();
+        let rows = record.rows.iter().enumerate();
+        rows.map(|(index, row)| Self { line: row.line, reason: format!("{place}{}", reason(index)), row: row.raw.clone() }).collect()
     }
 }
 
-/// Gathers rejects in a file of its own. A restart begins it anew: the file is read again from its first row, so the rejects are whole again.
-pub struct Rejects {
-    folder: PathBuf,
-    temporary: PathBuf,
-    writer: Option<BufWriter<File>>,
+/// Gathers rejects in a reject file.
+pub struct Rejects<F> {
+    file: F,
     count: u64,
 }
 
-impl Rejects {
-    /// None so far. The content's hash keeps two files of one name apart.
-    pub fn new(directory: &Directory, name: &str, sha256: &str) -> Self {
-        let folder = directory.folder("rejected");
-        let temporary = folder.join(format!(".{name}.{}.rejects.tmp", &sha256[..sha256.len().min(16)]));
-        Self { folder, temporary, writer: None, count: 0 }
+impl<F: RejectFile> Rejects<F> {
+    /// None so far.
+    pub fn new(file: F) -> Self {
+        Self { file, count: 0 }
     }
 
     /// Adds rows.
     ///
     /// # Errors
     /// When they can't be written.
-    pub fn add(&mut self, rejects: &[Reject]) -> io::Result<()> {
+    pub async fn add(&mut self, rejects: &[Reject]) -> Result<(), PlaceError> {
         for reject in rejects {
-            let writer = match &mut self.writer {
-                Some(writer) => writer,
-                None => {
-                    let mut writer = BufWriter::new(File::create(&self.temporary)?);
-                    writer.write_all(b"line,reason,row\n")?;
-                    self.writer.insert(writer)
-                }
-            };
-            let mut line = reject.line.to_string().into_bytes();
+            let mut line = if self.count == 0 { b"line,reason,row\n".to_vec() } else { Vec::new() };
+            line.extend_from_slice(reject.line.to_string().as_bytes());
             line.push(b',');
             write_field(&reject.reason, &mut line);
             line.push(b',');
             write_field(&String::from_utf8_lossy(&reject.row), &mut line);
             line.push(b'\n');
-            writer.write_all(&line)?;
+            self.file.write(&line).await?;
             self.count += 1;
         }
         Ok(())
@@ -72,22 +60,16 @@ impl Rejects {
         self.count
     }
 
-    /// Publishes them as `{name}.rejects.csv`, where there are any.
+    /// Publishes them, where there are any.
     ///
     /// # Errors
     /// When the file can't be written.
-    pub fn publish(self, name: &str) -> io::Result<()> {
-        let Some(writer) = self.writer else { return Ok(()) };
-        let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()?;
-        publish(&self.temporary, &self.folder, name, ".rejects.csv").map(drop)
+    pub async fn publish(self) -> Result<(), PlaceError> {
+        if self.count == 0 { Ok(()) } else { self.file.publish().await }
     }
 
     /// Throws them away.
-    pub fn discard(self) {
-        if self.writer.is_some() {
-            // A leftover is hidden, and begun anew the next time.
-            let _ = std::fs::remove_file(&self.temporary);
-        }
+    pub async fn discard(self) {
+        self.file.discard().await;
     }
 }

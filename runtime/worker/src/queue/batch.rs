@@ -1,16 +1,20 @@
-//! The batch window: events are gathered, grouped by a value of their objects, and handled a group at a time, each group in one unit.
+//! The batch window: events are gathered, grouped by a value of their objects (and by calendar day), and handled a group at a time, each in one unit.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use jiff02::Timestamp;
+use jiff02::civil::Date;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::event::Event;
 use super::handler::Handler;
 use crate::expression::Value;
+use crate::service::Group;
 use crate::steps::{Failure, GroupInput, Input};
 use crate::transactions::SubmitError;
 
@@ -24,7 +28,7 @@ pub(super) async fn gather(handler: Arc<Handler>, mut events: mpsc::UnboundedRec
             event = events.recv() => event,
         };
         let Some(first) = first else { return };
-        let closes = Instant::now() + max_wait;
+        let closes = Instant::now() + handler.service.rest_of_day(Timestamp::now()).map_or(max_wait, |rest| rest.min(max_wait));
         let mut window = vec![first];
         while window.len() < max_objects {
             tokio::select! {
@@ -41,10 +45,10 @@ pub(super) async fn gather(handler: Arc<Handler>, mut events: mpsc::UnboundedRec
 }
 
 async fn hand_on(handler: &Arc<Handler>, window: Vec<Event>) {
-    let mut groups: BTreeMap<String, (Value, Vec<Event>)> = BTreeMap::new();
+    let mut groups: BTreeMap<(Option<Date>, String), (Value, Vec<Event>)> = BTreeMap::new();
     for event in window {
-        match handler.service.group_of(&event.input.object) {
-            Ok(group) => groups.entry(group.to_json()).or_insert_with(|| (group, Vec::new())).1.push(event),
+        match handler.service.group_of(&event.input) {
+            Ok(Group { day, value }) => groups.entry((day, value.to_json())).or_insert_with(|| (value, Vec::new())).1.push(event),
             Err(failure) => handler.fail(event, &failure, rand::random()).await,
         }
     }
@@ -59,7 +63,8 @@ async fn hand_on(handler: &Arc<Handler>, window: Vec<Event>) {
             }
         }
         let handler_of_group = handler.clone();
-        handler.tasks.spawn(async move { handle(handler_of_group, group, once).await });
+        let span = tracing::info_span!("handle", group = %group, event = once.first().map(|event| &*event.id), events = once.len());
+        handler.tasks.spawn(async move { handle(handler_of_group, group, once).await }.instrument(span));
     }
 }
 

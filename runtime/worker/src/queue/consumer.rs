@@ -52,6 +52,90 @@ pub struct Puller {
     stop: CancellationToken,
 }
 
+/// Asks a consumer for messages, a request at a time.
+pub(super) struct Requests {
+    consumer: Consumer<pull::Config>,
+    inbox: String,
+    messages: Subscriber,
+    interruptions: watch::Receiver<u64>,
+    outstanding: usize,
+}
+
+/// What comes of a request.
+pub(super) enum Delivery {
+    /// A message.
+    Message(async_nats::Message),
+    /// The request is answered, or its time is over.
+    Answered,
+    /// The connection or the consumer is lost: it must be looked at.
+    Lost,
+}
+
+impl Requests {
+    /// Subscribes to the answers. `interruptions` counts lost connections.
+    ///
+    /// # Errors
+    /// When the client can't.
+    pub async fn begin(
+        client: &async_nats::Client,
+        consumer: Consumer<pull::Config>,
+        interruptions: watch::Receiver<u64>,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let inbox = client.new_inbox();
+        let messages = client.subscribe(inbox.clone()).await?;
+        Ok(Self { consumer, inbox, messages, interruptions, outstanding: 0 })
+    }
+
+    /// The consumer.
+    pub fn consumer(&self) -> &Consumer<pull::Config> {
+        &self.consumer
+    }
+
+    /// Asks for so many messages.
+    ///
+    /// # Errors
+    /// When the client can't.
+    pub async fn ask(&mut self, batch: usize, max_bytes: usize) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let request = BatchConfig { batch, expires: Some(EXPIRES), idle_heartbeat: HEARTBEAT, max_bytes, ..BatchConfig::default() };
+        self.consumer.request_batch(request, self.inbox.clone().into()).await?;
+        self.outstanding = batch;
+        Ok(())
+    }
+
+    /// What comes next of the request.
+    pub async fn next(&mut self) -> Delivery {
+        while self.outstanding > 0 {
+            let message = tokio::select! {
+                biased;
+                _ = self.interruptions.changed() => return Delivery::Lost,
+                message = self.messages.next() => message,
+                () = tokio::time::sleep(HEARTBEAT * 3) => {
+                    tracing::debug!("no heartbeat; looking at the consumer");
+                    return Delivery::Lost;
+                }
+            };
+            let Some(message) = message else { return Delivery::Lost };
+            match message.status {
+                None | Some(StatusCode::OK) => {
+                    self.outstanding -= 1;
+                    return Delivery::Message(message);
+                }
+                Some(StatusCode::IDLE_HEARTBEAT) => {}
+                // The request's time is over, or it is full by its bytes.
+                Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => break,
+                Some(StatusCode::REQUEST_TERMINATED)
+                    if message.description.as_deref().is_some_and(|text| text.contains("MaxBytes") || text.contains("Batch Completed")) =>
+                {
+                    break;
+                }
+                // The consumer is gone, its leader changed, the server goes down.
+                Some(_) => return Delivery::Lost,
+            }
+        }
+        Delivery::Answered
+    }
+}
+
 impl Puller {
     /// A puller with at most `capacity` messages in hand.
     pub fn new(
@@ -92,48 +176,21 @@ impl Puller {
         interruptions.mark_unchanged();
         let consumer = self.consumer().await?;
         ready();
-        let client = self.jetstream.client();
-        let inbox = client.new_inbox();
-        let mut messages: Subscriber =
-            client.subscribe(inbox.clone()).await.map_err(|source| self.error("subscribing", Box::new(source)))?;
+        let mut requests =
+            Requests::begin(&self.jetstream.client(), consumer, interruptions).await.map_err(|source| self.error("subscribing", source))?;
         loop {
-            let batch = self.wait_for_room().await;
-            let request =
-                BatchConfig { batch, expires: Some(EXPIRES), idle_heartbeat: HEARTBEAT, max_bytes: MAX_BYTES, ..BatchConfig::default() };
-            consumer.request_batch(request, inbox.clone().into()).await.map_err(|source| self.error("asking", Box::new(source)))?;
-            let mut outstanding = batch;
-            while outstanding > 0 {
-                let message = tokio::select! {
-                    biased;
-                    _ = interruptions.changed() => return Ok(()),
-                    message = messages.next() => message,
-                    () = tokio::time::sleep(HEARTBEAT * 3) => {
-                        tracing::debug!(consumer = self.wanted.name, "no heartbeat; looking at the consumer");
-                        return Ok(());
-                    }
-                };
-                let Some(message) = message else { return Ok(()) };
-                match message.status {
-                    None | Some(StatusCode::OK) => {
-                        outstanding -= 1;
+            let room = self.wait_for_room().await;
+            requests.ask(room, MAX_BYTES).await.map_err(|source| self.error("asking", source))?;
+            loop {
+                match requests.next().await {
+                    Delivery::Message(message) => {
                         self.remember(&message);
                         // There is room for all that was asked for.
                         let Ok(permit) = self.room.clone().acquire_owned().await else { return Ok(()) };
                         accept(message, permit);
                     }
-                    Some(StatusCode::IDLE_HEARTBEAT) => {}
-                    // The request's time is over, or it is full by its bytes.
-                    Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => break,
-                    Some(StatusCode::REQUEST_TERMINATED)
-                        if message
-                            .description
-                            .as_deref()
-                            .is_some_and(|text| text.contains("MaxBytes") || text.contains("Batch Completed")) =>
-                    {
-                        break;
-                    }
-                    // The consumer is gone, its leader changed, the server goes down.
-                    Some(_) => return Ok(()),
+                    Delivery::Answered => break,
+                    Delivery::Lost => return Ok(()),
                 }
             }
         }
@@ -172,8 +229,8 @@ impl Puller {
             .get_stream(&self.wanted.stream)
             .await
             .map_err(|source| self.error("looking at the stream; has the DataModel been applied?", Box::new(source)))?;
-        let mut consumer =
-            stream.create_consumer(self.wanted.config()).await.map_err(|source| self.error("making it", Box::new(source)))?;
+        let config = self.wanted.config_on(&stream).await;
+        let mut consumer = stream.create_consumer(config).await.map_err(|source| self.error("making it", Box::new(source)))?;
         let last = stream.cached_info().state.last_sequence;
         let info = consumer.cached_info().clone();
         if let Some(good) = self.last_known(&stream, last, info.delivered.stream_sequence).await? {

@@ -59,8 +59,8 @@ pub struct Event {
     pub attempts_before: u32,
     /// When its first attempt that counts failed, where one has.
     pub tried_since: Option<Timestamp>,
-    // Given back when the event is no longer in hand.
-    pub(super) _in_hand: OwnedSemaphorePermit,
+    // Given back when the event is no longer in hand; none where something else bounds what is.
+    pub(super) _in_hand: Option<OwnedSemaphorePermit>,
 }
 
 impl Event {
@@ -70,7 +70,7 @@ impl Event {
         source: Source,
         service: &CompiledService,
         jetstream: &Context,
-        in_hand: OwnedSemaphorePermit,
+        in_hand: Option<OwnedSemaphorePermit>,
     ) -> Option<(Self, Acker)> {
         let message = async_nats::jetstream::Message { message, context: jetstream.clone() };
         let info = message.info().ok()?;
@@ -78,11 +78,20 @@ impl Event {
         let redelivered = info.delivered > 1;
         let (message, acker) = message.split();
         let headers = message.headers.unwrap_or_default();
+        let mut event = Self::parse(service, place, &message.subject, headers, message.payload);
+        (event.redelivered, event._in_hand) = (redelivered, in_hand);
+        Some((event, acker))
+    }
+
+    /// Reads an event as it is stored; not redelivered.
+    pub fn parse(service: &CompiledService, place: Place, subject: &str, headers: HeaderMap, payload: Bytes) -> Self {
         let text = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
 
         let position: Option<Position> = text(header::ID).and_then(|id| id.parse().ok());
-        let mut broken = position.is_none().then(|| format!("the header {} is not an event's position", header::ID));
-        let id = position.map_or_else(|| format!("message-{}", place.sequence), |position| position.to_string());
+        // Runs of a schedule have an id of their own.
+        let run = text(header::ID).filter(|id| service.schedule.is_some() && !id.is_empty());
+        let mut broken = (position.is_none() && run.is_none()).then(|| format!("the header {} is not an event's position", header::ID));
+        let id = position.map(|position| position.to_string()).or(run).unwrap_or_else(|| format!("message-{}", place.sequence));
         let event = EventHead {
             id,
             kind: text(header::TYPE).unwrap_or_default(),
@@ -95,7 +104,7 @@ impl Event {
             causation_id: text(header::CAUSATION_ID),
             replay: text(REPLAY_HEADER),
         };
-        let (object, before) = match service.trigger_reader.as_ref().map(|reader| reader.read_event(&message.payload)) {
+        let (object, before) = match service.trigger_reader.as_ref().map(|reader| reader.read_event(&payload)) {
             Some(Ok(read)) => read,
             Some(Err(error)) => {
                 broken.get_or_insert_with(|| format!("the event's data can't be read: {error}"));
@@ -107,10 +116,10 @@ impl Event {
         let mut history: DeliveryHistory = history.unwrap_or_default();
         if history.subject.is_empty() {
             history.service.clone_from(&service.name);
-            history.subject = message.subject.to_string();
+            history.subject = subject.to_owned();
         }
         // What comes due without the server's scheduler was sent by a person: its attempts begin anew.
-        let redriven = source == Source::Retries && headers.get(async_nats::header::NATS_SCHEDULER).is_none();
+        let redriven = place.source == Source::Retries && headers.get(async_nats::header::NATS_SCHEDULER).is_none();
         let attempts_before = if redriven {
             history.attempt_count
         } else {
@@ -118,21 +127,20 @@ impl Event {
         };
         let tried_since = text(TRIED_SINCE_HEADER).and_then(|since| since.parse().ok());
         let id = event.identity();
-        let event = Self {
+        Self {
             place,
-            redelivered,
+            redelivered: false,
             id: id.into(),
             commit: position.map_or(0, |position| position.commit),
             input: EventInput { event, object, before },
             broken,
             headers,
-            payload: message.payload,
+            payload,
             history,
             attempts_before,
             tried_since,
-            _in_hand: in_hand,
-        };
-        Some((event, acker))
+            _in_hand: None,
+        }
     }
 
     /// What events of the same object share: they are handled one after another.

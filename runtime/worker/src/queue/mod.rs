@@ -1,6 +1,6 @@
-//! The queue trigger: changes of objects.
+//! The queue trigger, changes of objects, and the schedule trigger, which goes its way.
 //!
-//! A durable consumer on the model's stream and one on the retry stream deliver events; each is handled when the caches have seen everything
+//! A durable consumer on the model's stream and one on the retry stream deliver events (runs of a schedule come by the latter); each is handled when the caches have seen everything
 //! committed before it, and acknowledged when its effects are committed, or when what replaces it (a retry, a dead letter) counts as synced.
 
 mod batch;
@@ -10,7 +10,9 @@ mod handler;
 mod holdings;
 mod lanes;
 mod metrics;
+mod per_key;
 pub mod publish;
+mod schedule;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,11 +24,12 @@ use autonomy_crds::event as names;
 use autonomy_crds::names::parse_duration;
 use autonomy_process::options::nats_connect_options;
 use autonomy_process::service_consumers::ServiceConsumers;
+use autonomy_process::service_failures::ServiceFailures;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::caches::Caches;
+use crate::caches::{Barrier, Caches};
 use crate::dead_letter::TicketedGroups;
 use crate::worker::{Context, Error};
 use consumer::Puller;
@@ -48,24 +51,33 @@ const LAG_EVERY: u32 = 8;
 /// When it can't go on.
 pub async fn run(context: Context, metrics: Metrics) -> Result<(), Error> {
     let service = context.service.clone();
-    let Some(queue) = service.spec.trigger.queue.clone() else { return Ok(()) };
+    let Some(consumers) = ServiceConsumers::of(&service.namespace, &service.name, &service.spec) else { return Ok(()) };
+    let batch = service.spec.trigger.queue.as_ref().and_then(|queue| queue.batch.clone());
     let (client, interruptions) = connect(&context).await?;
     let jetstream = ContextBuilder::new()
         .timeout(Duration::from_secs(5))
         .ack_timeout(Duration::from_secs(5))
         .max_ack_inflight(4096)
         .build(client.clone());
-    let caches = Caches::start(&client, &interruptions, &jetstream, &context.options.api_url, &service, &context.stop)
-        .map_err(|source| trigger_error("the caches can't be kept", source))?;
+    let caches =
+        Caches::start(&client, &interruptions, &jetstream, &context.options.api_url, &service, &context.cache_metrics, &context.stop)
+            .map_err(|source| trigger_error("the caches can't be kept", source))?;
+    if let Some(port) = service.spec.http_handler().and_then(|handler| handler.caches_port) {
+        crate::caches::serve(port, caches.clone(), service.clone(), context.stop.clone())
+            .await
+            .map_err(|source| trigger_error(&format!("the caches can't be offered on port {port} (handler.http.cachesPort)"), source))?;
+    }
 
     let namespace = service.namespace.as_str();
     let retries = names::retry_stream(namespace);
     let retry_handle =
         jetstream.get_stream_no_info(&retries).await.map_err(|source| trigger_error("the retry stream can't be named", source))?;
-    let holdings = Arc::new(Holdings::new(retry_handle, context.stop.clone()));
+    let holdings = Arc::new(Holdings::new(retry_handle.clone(), context.stop.clone()));
     let concurrency = usize::try_from(service.spec.scaling.concurrency).unwrap_or(usize::MAX).max(1);
-    let (window, windows) = queue.batch.as_ref().map(|_| mpsc::unbounded_channel()).unzip();
+    let (window, windows) = batch.as_ref().map(|_| mpsc::unbounded_channel()).unzip();
+    let barrier = service.schedule.as_ref().map(|_| Barrier::new(&context, caches.clone())).transpose()?;
     let handler = Arc::new(Handler {
+        barrier,
         service: service.clone(),
         caches: caches.clone(),
         http: context.http.clone(),
@@ -82,14 +94,12 @@ pub async fn run(context: Context, metrics: Metrics) -> Result<(), Error> {
         window,
         lanes: lanes::Lanes::default(),
     });
-    if let (Some(batch), Some(windows)) = (&queue.batch, windows) {
+    if let (Some(batch), Some(windows)) = (&batch, windows) {
         let max_objects = usize::try_from(batch.max_objects).unwrap_or(usize::MAX).max(1);
         let max_wait = parse_duration(&batch.max_wait).map_err(|text| trigger_error("batch.maxWait is no duration", text))?;
         tokio::spawn(batch::gather(handler.clone(), windows, max_objects, max_wait));
     }
 
-    let ready: [Arc<AtomicBool>; 2] = Default::default();
-    let consumers = ServiceConsumers::new(namespace, &service.name, &service.spec, &queue);
     let capacity = consumers.capacity;
     let end = CancellationToken::new();
     let keeper = tokio::spawn({
@@ -97,14 +107,33 @@ pub async fn run(context: Context, metrics: Metrics) -> Result<(), Error> {
         async move { holdings.keep(end).await }
     });
     let pullers = TaskTracker::new();
-    for (place, (wanted, source)) in
-        [(consumers.events.clone(), Source::Model), (consumers.due.clone(), Source::Retries)].into_iter().enumerate()
-    {
+    let mut ready: Vec<Arc<AtomicBool>> = Vec::new();
+    let ordered = service.spec.is_ordered_by_key();
+    let events = consumers.events.iter().filter(|_| !ordered).map(|events| (events.clone(), Source::Model));
+    for (wanted, source) in events.chain([(consumers.due.clone(), Source::Retries)]) {
         let puller = Puller::new(jetstream.clone(), wanted, capacity, interruptions.clone(), context.stop.clone());
-        let (handler, ready) = (handler.clone(), ready[place].clone());
+        let (handler, is_ready) = (handler.clone(), Arc::<AtomicBool>::default());
+        ready.push(is_ready.clone());
         pullers.spawn(async move {
-            puller.run(|| ready.store(true, Ordering::Relaxed), |message, permit| handler.accept(message, source, permit)).await;
+            puller.run(|| is_ready.store(true, Ordering::Relaxed), |message, permit| handler.accept(message, source, permit)).await;
         });
+    }
+
+    if let (Some(trigger), Some(schedule)) = (service.spec.trigger.schedule.clone(), service.schedule.clone()) {
+        let (jetstream, stop) = (jetstream.clone(), context.stop.clone());
+        let (namespace, service) = (service.namespace.clone(), service.name.clone());
+        pullers.spawn(schedule::Planner { jetstream, namespace, service, trigger, schedule, stop }.run());
+    }
+
+    if !ordered && consumers.events.is_some() {
+        let (namespace, service) = (service.namespace.clone(), service.name.clone());
+        pullers.spawn(per_key::hand_over(jetstream.clone(), retry_handle.clone(), namespace, service, context.stop.clone()));
+    }
+    if let Some(events) = consumers.events.clone().filter(|_| ordered) {
+        let (handler, interruptions, is_ready) = (handler.clone(), interruptions.clone(), Arc::<AtomicBool>::default());
+        ready.push(is_ready.clone());
+        let sharer = per_key::Sharer { handler, retries: retry_handle.clone(), events, interruptions, ready: is_ready };
+        pullers.spawn(sharer.run());
     }
 
     report(&context, &client, &jetstream, &caches, &holdings, &ready, &metrics, &consumers).await;
@@ -157,11 +186,12 @@ async fn report(
     jetstream: &jetstream::Context,
     caches: &Caches,
     holdings: &Holdings,
-    ready: &[Arc<AtomicBool>; 2],
+    ready: &[Arc<AtomicBool>],
     metrics: &Metrics,
     consumers: &ServiceConsumers,
 ) {
     let mut turns: u32 = 0;
+    let mut failures = ServiceFailures::new(&context.service.namespace, &context.service.name);
     loop {
         let state = if client.connection_state() != async_nats::connection::State::Connected {
             Err("NATS is not connected".to_owned())
@@ -177,23 +207,35 @@ async fn report(
         let (in_hand, deferred) = holdings.counts();
         metrics.in_hand.set(i64::try_from(in_hand).unwrap_or(i64::MAX));
         metrics.deferred.set(i64::try_from(deferred).unwrap_or(i64::MAX));
-        for cache in caches.iter() {
-            let (objects, bytes) = cache.size();
-            let labels = vec![("cache", cache.name().to_owned())];
-            metrics.cache_objects.get_or_create(&labels).set(i64::try_from(objects).unwrap_or(i64::MAX));
-            metrics.cache_bytes.get_or_create(&labels).set(i64::try_from(bytes).unwrap_or(i64::MAX));
-            metrics.cache_ready.get_or_create(&labels).set(i64::from(cache.seen() > 0));
-        }
-        if turns.is_multiple_of(LAG_EVERY)
-            && let Ok(lag) = consumers.lag(jetstream).await
-        {
-            metrics.pending.set(i64::try_from(lag.pending).unwrap_or(i64::MAX));
-            metrics.retries_waiting.set(i64::try_from(lag.retries).unwrap_or(i64::MAX));
+        if turns.is_multiple_of(LAG_EVERY) {
+            tell_of_what_waits(jetstream, consumers, &mut failures, metrics).await;
         }
         turns = turns.wrapping_add(1);
         tokio::select! {
             () = context.stop.cancelled() => return,
             () = tokio::time::sleep(WATCH) => {}
         }
+    }
+}
+
+// What can't be read stays as it was told last.
+async fn tell_of_what_waits(
+    jetstream: &jetstream::Context,
+    consumers: &ServiceConsumers,
+    failures: &mut ServiceFailures,
+    metrics: &Metrics,
+) {
+    let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    if let Ok(lag) = consumers.lag(jetstream).await {
+        metrics.pending.set(number(lag.pending));
+        metrics.retries_waiting.set(number(lag.retries));
+        metrics.lag.set(number(lag.total()));
+        if let Ok(times) = consumers.oldest(jetstream, lag).await {
+            let oldest = times.iter().filter_map(|time| metrics::age(time)).max().unwrap_or_default();
+            metrics.oldest_event_age.set(oldest.as_secs_f64());
+        }
+    }
+    if let Ok(count) = failures.dead_letters(jetstream).await {
+        metrics.dead_letters.set(number(count));
     }
 }

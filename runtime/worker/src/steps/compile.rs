@@ -2,28 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use autonomy_crds::data_platform::SecretKeyReference;
-use autonomy_crds::micro_service::{CreateStep, FailStep, HttpStep, LookupStep, OnConflict, OnMissing, PatchStep, Step};
-use autonomy_crds::names::parse_duration;
+use autonomy_crds::micro_service::{CreateStep, FailStep, LookupStep, OnConflict, OnMissing, PatchStep, Step};
 use autonomy_crds::object_json::write_string;
 use autonomy_crds::resolved::Entity;
 use autonomy_crds::{Faults, Model};
-use reqwest::Method;
-use reqwest::header::HeaderName;
 
+use super::http::HttpAction;
+use super::nested::{Choose, ForEach, Group};
 use super::object::{Members, missing};
-use crate::expression::{Expression, Kind, Names, compile};
-use crate::service::{CompiledCache, find_entity};
+use super::put_object::PutObject;
+use crate::caches::CompiledCache;
+use crate::expression::{Expression, Kind, Names, Value, compile};
+use crate::service::find_entity;
 
 /// A step, compiled.
 #[derive(Debug)]
 pub(crate) struct CompiledStep {
     // `spec.steps[2]`, with the name where there is one; for messages.
     pub(super) label: String,
-    // The step's name, or its place; in idempotency keys.
-    pub(super) key: String,
     pub(super) named: bool,
     pub(super) when: Option<Expression>,
     pub(super) action: Action,
@@ -33,22 +30,15 @@ pub(crate) struct CompiledStep {
 pub(super) enum Action {
     Lookup { cache: String, by: String, key: Expression, fail: bool },
     Http(Box<HttpAction>),
+    PutObject(Box<PutObject>),
     Create(Box<CreateAction>),
     Patch(Box<PatchAction>),
+    Group(Box<Group>),
+    Choose(Box<Choose>),
+    ForEach(Box<ForEach>),
     Set(Expression),
-    Fail { reason: Expression, retryable: bool },
+    Fail { reason: Expression, retryable: bool, after: Option<Expression> },
     Stop,
-}
-
-#[derive(Debug)]
-pub(super) struct HttpAction {
-    pub(super) method: Method,
-    pub(super) url: Expression,
-    pub(super) headers: Vec<(HeaderName, Expression)>,
-    pub(super) body: Option<Expression>,
-    pub(super) expect: Vec<u16>,
-    pub(super) timeout: Duration,
-    pub(super) bearer_token_from: Option<SecretKeyReference>,
 }
 
 #[derive(Debug)]
@@ -75,9 +65,13 @@ pub(crate) struct Steps<'a> {
     /// The models that the service names.
     pub(crate) models: &'a BTreeMap<String, Arc<Model>>,
     /// The service's caches.
-    pub(crate) caches: &'a [CompiledCache],
+    pub(crate) caches: &'a [Arc<CompiledCache>],
     /// The trigger's variables; each named step adds its own.
     pub(crate) names: &'a mut Names,
+    /// `config` and `service`, which expressions see that no event is known to.
+    pub(crate) around: Names,
+    /// Their values.
+    pub(crate) surroundings: &'a [Value; 2],
     /// Where what is wrong is noted.
     pub(crate) faults: &'a mut Faults,
 }
@@ -85,27 +79,27 @@ pub(crate) struct Steps<'a> {
 impl Steps<'_> {
     /// Compiles the steps; after a fault what comes back is not whole.
     pub(crate) fn compile(mut self, steps: &[Step]) -> Vec<CompiledStep> {
+        self.sequence(steps, "spec.steps", "")
+    }
+
+    // Steps in order. `within` begins the keys of their calls.
+    pub(super) fn sequence(&mut self, steps: &[Step], path: &str, within: &str) -> Vec<CompiledStep> {
         let mut compiled = Vec::with_capacity(steps.len());
         for (index, step) in steps.iter().enumerate() {
-            compiled.extend(self.step(step, index));
+            compiled.extend(self.step(step, index, &format!("{path}[{index}]"), within));
         }
         compiled
     }
 
-    fn step(&mut self, step: &Step, index: usize) -> Option<CompiledStep> {
-        let path = format!("spec.steps[{index}]");
+    fn step(&mut self, step: &Step, index: usize, path: &str, within: &str) -> Option<CompiledStep> {
         let when = step.when.as_ref().and_then(|source| self.typed(source, &format!("{path}.when"), &Kind::Bool));
-        let (action, outcome) = self.action(step, &path);
+        let label = step.name.as_ref().map_or(path.to_owned(), |name| format!("{path} ({name})"));
+        let key = format!("{within}{}", step.name.clone().unwrap_or_else(|| index.to_string()));
+        let (action, outcome) = self.action(step, path, &label, &key);
         if let Some(name) = &step.name {
-            self.add_name(name, outcome, &path);
+            self.add_name(name, outcome, path);
         }
-        Some(CompiledStep {
-            label: step.name.as_ref().map_or(path.clone(), |name| format!("{path} ({name})")),
-            key: step.name.clone().unwrap_or_else(|| index.to_string()),
-            named: step.name.is_some(),
-            when,
-            action: action?,
-        })
+        Some(CompiledStep { label, named: step.name.is_some(), when, action: action? })
     }
 
     fn add_name(&mut self, name: &str, outcome: Kind, path: &str) {
@@ -122,22 +116,36 @@ impl Steps<'_> {
     }
 
     // The action, and what kind of outcome is found under the step's name.
-    fn action(&mut self, step: &Step, path: &str) -> (Option<Action>, Kind) {
+    fn action(&mut self, step: &Step, path: &str, label: &str, key: &str) -> (Option<Action>, Kind) {
         if !step.has_one_action() {
-            self.faults.add(path, "a step has exactly one of lookup, http, create, patch, set, fail and stop");
+            self.faults.add(path, Step::ONE_ACTION);
             return (None, Kind::Any);
         }
         if let Some(lookup) = &step.lookup {
             return self.lookup(lookup, &format!("{path}.lookup"));
         }
         if let Some(http) = &step.http {
-            return (self.http(http, &format!("{path}.http")), http_outcome());
+            let action = self.http(http, &format!("{path}.http"), label, key);
+            return (action.map(|action| Action::Http(Box::new(action))), http_outcome());
+        }
+        if let Some(put) = &step.put_object {
+            let action = self.put_object(put, &format!("{path}.putObject"), label, key);
+            return (action.map(|action| Action::PutObject(Box::new(action))), PutObject::outcome());
         }
         if let Some(create) = &step.create {
             return (self.create(create, &format!("{path}.create")), written_outcome(create.for_each.is_some()));
         }
         if let Some(patch) = &step.patch {
             return (self.patch(patch, &format!("{path}.patch")), written_outcome(patch.for_each.is_some()));
+        }
+        if let Some(group) = &step.group {
+            return self.group(group, &format!("{path}.group"));
+        }
+        if let Some(branches) = &step.choose {
+            return self.choose(branches, &format!("{path}.choose"), key);
+        }
+        if let Some(for_each) = &step.for_each {
+            return self.for_each_element(for_each, &format!("{path}.forEach"), key);
         }
         if let Some(fail) = &step.fail {
             return (self.fail(fail, &format!("{path}.fail")), Kind::Null);
@@ -159,9 +167,13 @@ impl Steps<'_> {
             self.faults.add(format!("{path}.cache"), format!("there is no cache {} in spec.caches", lookup.cache));
             return (None, Kind::Any);
         };
-        if lookup.by != "id" && !cache.indexes.contains(&lookup.by) {
-            let indexes = ["id".to_owned()].into_iter().chain(cache.indexes.clone()).collect::<Vec<_>>().join(", ");
-            self.faults.add(format!("{path}.by"), format!("the cache {} can be looked up by {indexes}", cache.name));
+        if !cache.is_found_by(&lookup.by) {
+            self.faults.add(format!("{path}.by"), cache.found_by());
+        }
+        if let (Some(index), Some(key)) = (cache.indexes.iter().find(|index| index.name == lookup.by), &key)
+            && let Some(message) = key_misfit(&index.kind, key.kind())
+        {
+            self.faults.add(format!("{path}.key"), format!("the key of {} is {message}", index.name));
         }
         let kind =
             cache.model.entity(&cache.entity).map_or(Kind::Any, |entity| Kind::of_entity_keeping(&cache.model.name, entity, &cache.fields));
@@ -178,37 +190,6 @@ impl Steps<'_> {
             fail: lookup.on_missing == OnMissing::Fail,
         });
         (action, kind)
-    }
-
-    fn http(&mut self, http: &HttpStep, path: &str) -> Option<Action> {
-        let method = Method::from_bytes(http.method.to_ascii_uppercase().as_bytes()).map_err(|_| {
-            self.faults.add(format!("{path}.method"), format!("{:?} is no HTTP method", http.method));
-        });
-        let url = self.typed(&http.url, &format!("{path}.url"), &Kind::Text);
-        let mut headers = Vec::new();
-        for (name, source) in &http.headers {
-            let path = format!("{path}.headers.{name}");
-            let value = self.expression(source, &path);
-            match (name.parse::<HeaderName>(), value) {
-                (Ok(header), _) if header.as_str() == "idempotency-key" => {
-                    self.faults.add(path, "the Idempotency-Key is given by the platform");
-                }
-                (Ok(header), Some(value)) => headers.push((header, value)),
-                (Ok(_), None) => {}
-                (Err(_), _) => self.faults.add(path, format!("{name:?} is no header name")),
-            }
-        }
-        let body = http.body.as_ref().map(|source| self.expression(source, &format!("{path}.body")));
-        let timeout = parse_duration(&http.timeout).map_err(|message| self.faults.add(format!("{path}.timeout"), message));
-        Some(Action::Http(Box::new(HttpAction {
-            method: method.ok()?,
-            url: url?,
-            headers,
-            body: body.flatten(),
-            expect: http.expect.clone(),
-            timeout: timeout.ok()?,
-            bearer_token_from: http.bearer_token_from.clone(),
-        })))
     }
 
     fn create(&mut self, create: &CreateStep, path: &str) -> Option<Action> {
@@ -261,26 +242,48 @@ impl Steps<'_> {
             Some(Kind::List(item)) => (**item).clone(),
             _ => Kind::Any,
         };
-        names.add("item", item);
-        names.add("index", Kind::Int);
+        names.push("item", item);
+        names.push("index", Kind::Int);
         (list.map(Some), names)
     }
 
     fn fail(&mut self, fail: &FailStep, path: &str) -> Option<Action> {
-        let reason = self.expression(&fail.reason, &format!("{path}.reason"))?;
-        Some(Action::Fail { reason, retryable: fail.retryable })
+        let reason = self.expression(&fail.reason, &format!("{path}.reason"));
+        let after = fail.after.as_ref().and_then(|after| self.typed(after, &format!("{path}.after"), &Kind::Duration));
+        Some(Action::Fail { reason: reason?, retryable: fail.retryable, after })
     }
 
-    fn expression(&mut self, source: &str, path: &str) -> Option<Expression> {
+    pub(super) fn expression(&mut self, source: &str, path: &str) -> Option<Expression> {
         compile(source, self.names, path).map_err(|faults| self.faults.0.extend(faults.0)).ok()
     }
 
-    fn typed(&mut self, source: &str, path: &str, wanted: &Kind) -> Option<Expression> {
+    pub(super) fn typed(&mut self, source: &str, path: &str, wanted: &Kind) -> Option<Expression> {
         let expression = self.expression(source, path)?;
         if !expression.may_be(wanted) {
             self.faults.add(path, format!("{wanted} is expected, `{source}` gives {}", expression.kind()));
         }
         Some(expression)
+    }
+}
+
+// What speaks against a lookup's key of this kind; a list has a key each.
+fn key_misfit(wanted: &Kind, key: &Kind) -> Option<String> {
+    match (wanted, key) {
+        (wanted, Kind::List(key)) => key_misfit(wanted, key),
+        (Kind::Object(Some(wanted)), Kind::Object(Some(key))) => {
+            wanted.members.iter().find_map(|(member, kind)| match key.members.iter().find(|(own, _)| own == member) {
+                Some((_, own)) => key_misfit(kind, own).map(|message| format!("an object whose {member} is {message}")),
+                None => Some(format!(
+                    "an object with {}",
+                    wanted.members.iter().map(|(member, _)| member.as_str()).collect::<Vec<_>>().join(", ")
+                )),
+            })
+        }
+        (Kind::Object(Some(wanted)), key) if !key.may_be(&Kind::Object(None)) => {
+            Some(format!("an object with {}", wanted.members.iter().map(|(member, _)| member.as_str()).collect::<Vec<_>>().join(", ")))
+        }
+        (wanted, key) if !key.may_be(wanted) => Some(format!("{wanted}, and not {key}")),
+        _ => None,
     }
 }
 

@@ -20,25 +20,26 @@ const FALLBACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// When it does not answer with success, or with something other than operations.
 pub async fn call(service: &CompiledService, handler: &HttpHandler, input: Input, http: &HttpCaller) -> Result<Outcome, Failure> {
-    let (event_id, headers, body) = match input {
-        Input::Event(input) => (input.event.identity(), binary_headers(&input.event), data(&input).to_json()),
-        Input::Group(input) => {
-            let first = input.events.first().map(EventHead::identity).unwrap_or_default();
-            (first, vec![(CONTENT_TYPE, CLOUD_EVENTS_BATCH.to_owned())], batch(input).to_json())
-        }
+    let idempotency_key = service.idempotency_key(&input.identity());
+    let (headers, body) = match input {
+        Input::Event(input) => (binary_headers(&input.event), Some(data(&input).to_json())),
+        Input::Group(input) => (vec![(CONTENT_TYPE, CLOUD_EVENTS_BATCH.to_owned())], Some(batch(input).to_json())),
+        Input::Run(event) => (binary_headers(&event), None),
         Input::Record(_) => return Err(Failure::fatal("a handler gets events, and no records of files")),
     };
     let request = Request {
         method: Method::POST,
         url: format!("http://127.0.0.1:{}{}", handler.port, handler.path),
         headers,
-        body: Some(body),
-        idempotency_key: service.idempotency_key(&event_id),
+        body,
+        idempotency_key,
         expect: Vec::new(),
         timeout: parse_duration(&handler.timeout).unwrap_or(FALLBACK_TIMEOUT),
-        bearer_token_from: None,
     };
-    let answer = http.call(request).await.map_err(|failure| Failure { message: format!("the handler: {}", failure.message), ..failure })?;
+    let answer = http
+        .call(request, &service.handler)
+        .await
+        .map_err(|failure| Failure { message: format!("the handler: {}", failure.message), ..failure })?;
     operations(&answer.body)
 }
 

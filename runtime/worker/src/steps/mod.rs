@@ -1,9 +1,14 @@
 //! Running a service's steps for one input: what comes out is what is to be written, and nothing is written here.
 
 mod compile;
+mod document;
 mod handler;
+mod http;
+mod nested;
 mod object;
+mod put_object;
 mod run;
+mod template;
 
 use std::time::Duration;
 
@@ -21,6 +26,21 @@ pub enum Input {
     Group(GroupInput),
     /// One record of a file.
     Record(RecordInput),
+    /// A run of a schedule.
+    Run(EventHead),
+}
+
+impl Input {
+    /// What stands for it in idempotency keys and in ids that are made from it. A group's first event stands for it: it is written in one group only,
+    /// so that ids made from it are never made twice.
+    pub fn identity(&self) -> String {
+        match self {
+            Self::Event(input) => input.event.identity(),
+            Self::Group(input) => input.events.first().map(EventHead::identity).unwrap_or_default(),
+            Self::Record(input) => input.id.clone(),
+            Self::Run(event) => event.identity(),
+        }
+    }
 }
 
 /// An event as expressions see it under `event`.
@@ -57,17 +77,21 @@ impl EventHead {
         }
     }
 
+    /// What happened to the object: `created`, `updated` or `deleted`, the last token of the type.
+    pub fn operation(&self) -> &str {
+        self.kind.rsplit('.').next().unwrap_or_default()
+    }
+
     /// What expressions see.
     pub fn value(&self) -> Value {
         thread_local! {
             // One shape for all events.
             static SHAPE: std::sync::Arc<Shape> = Shape::new(EVENT_MEMBERS);
         }
-        let operation = self.kind.rsplit('.').next().unwrap_or_default();
         let values = vec![
             Value::text(&self.id),
             Value::text(&self.kind),
-            Value::text(operation),
+            Value::text(self.operation()),
             Value::text(&self.source),
             Value::text(&self.subject),
             Value::text(&self.time),
@@ -162,8 +186,8 @@ impl Failure {
 
 /// Finding objects in a service's caches.
 pub trait Lookups: Send + Sync {
-    /// The object of the cache whose member `by` (`id` or an index) equals `key` (never null, a list or an object; compare by
-    /// [`Value::index_key`]). Where several have it, the one with the smallest id, so that the answer doesn't depend on the order of arrival.
+    /// The object of the cache that `by` (`id` or an index) finds with `key`: never null or a list, an object for an index over several members.
+    /// Where several have it, the one with the smallest id, so that the answer doesn't depend on the order of arrival.
     fn find(&self, cache: &str, by: &str, key: &Value) -> Option<Value>;
 }
 
@@ -177,5 +201,7 @@ impl Lookups for NoLookups {
     }
 }
 
+#[cfg(test)]
+mod nested_tests;
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,16 @@
 //! Running compiled steps.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use autonomy_crds::object_json::write_string;
 
-use super::compile::{Action, CompiledStep, CreateAction, HttpAction, PatchAction};
+use super::compile::{Action, CompiledStep, CreateAction, PatchAction};
+use super::http::Caller;
 use super::{Failure, Input, Lookups, Operation, Outcome, handler};
 use crate::expression::functions::created_id;
 use crate::expression::{EvaluationError, Expression, Identity, Object, Shape, Value};
-use crate::http_call::{HttpCaller, Request};
+use crate::http_call::HttpCaller;
 use crate::service::CompiledService;
 
 /// Runs the steps for an input. Nothing is written: a failure has no effect but the calls made so far, and those carry idempotency keys.
@@ -16,76 +18,169 @@ use crate::service::CompiledService;
 /// # Errors
 /// Why the input was not handled; the message names the step.
 pub async fn run(service: &CompiledService, input: Input, lookups: &dyn Lookups, http: &HttpCaller) -> Result<Outcome, Failure> {
-    if let Some(handler) = &service.spec.handler {
-        return handler::call(service, &handler.http, input, http).await;
+    if let Some(handler) = service.spec.http_handler() {
+        return handler::call(service, handler, input, http).await;
     }
-    let (id, mut variables) = begin(service, input);
-    let mut running = Running { service, identity: service.identity(&id), lookups, http, operations: Vec::new() };
-    for (index, step) in service.steps.iter().enumerate() {
-        let due = match &step.when {
-            Some(when) => when.evaluate_condition(&variables, &running.identity).map_err(|error| at(step, &error))?,
-            None => true,
-        };
-        if due && matches!(step.action, Action::Stop) {
-            break;
-        }
-        let outcome = if due { running.act(step, index, &mut variables).await? } else { Value::Null };
-        if step.named {
-            variables.push(outcome);
-        }
+    if let Some(logic) = &service.logic {
+        return logic.handle(service, &input, lookups).await;
     }
-    Ok(Outcome { operations: running.operations })
+    let id = input.identity();
+    let variables = begin(service, input);
+    let running = Running { service, identity: service.identity(&id), lookups, http };
+    let mut strand = Strand { variables, ..Strand::default() };
+    running.sequence(&service.steps, &mut strand).await?;
+    Ok(Outcome { operations: strand.operations })
 }
 
-// The id that stands for the input, and the variables that expressions begin with, in the order of the compiler's names.
-fn begin(service: &CompiledService, input: Input) -> (String, Vec<Value>) {
-    let (id, mut variables) = match input {
-        Input::Event(input) => {
-            let event = input.event.value();
-            (input.event.identity(), vec![event, input.object, input.before])
-        }
+// The variables that expressions begin with, in the order of the compiler's names.
+fn begin(service: &CompiledService, input: Input) -> Vec<Value> {
+    let mut variables = match input {
+        Input::Event(input) => vec![input.event.value(), input.object, input.before],
         Input::Group(input) => {
             let events = Value::list(input.events.iter().map(super::EventHead::value));
-            // A group's first event stands for it: it is written in one group only, so that ids made from it are never made twice.
-            let id = input.events.into_iter().next().map(|event| event.identity()).unwrap_or_default();
-            (id, vec![events, Value::list(input.objects), input.group])
+            vec![events, Value::list(input.objects), input.group]
         }
         Input::Record(input) => {
             let line = i64::try_from(input.line).unwrap_or(i64::MAX);
-            (input.id, vec![input.row, Value::list(input.rows), input.file, Value::Int(line)])
+            vec![input.row, Value::list(input.rows), input.file, Value::Int(line)]
         }
+        Input::Run(event) => vec![event.value(), Value::text(&event.time)],
     };
     variables.extend(service.surroundings());
-    (id, variables)
+    variables
 }
 
-struct Running<'a> {
+/// What all steps of an input run with.
+pub(super) struct Running<'a> {
     service: &'a CompiledService,
-    identity: Identity<'a>,
+    pub(super) identity: Identity<'a>,
     lookups: &'a dyn Lookups,
     http: &'a HttpCaller,
-    operations: Vec<Operation>,
 }
 
-fn at(step: &CompiledStep, error: &EvaluationError) -> Failure {
-    Failure::fatal(format!("{}: {error}", step.label))
+/// Whether the steps go on.
+pub(super) enum Flow {
+    On,
+    /// A step ended all.
+    Stopped,
+}
+
+/// Steps that run one after another: what they see, and what they want written. Each element of `forEach` has one of its own.
+#[derive(Default)]
+pub(super) struct Strand {
+    pub(super) variables: Vec<Value>,
+    pub(super) operations: Vec<Operation>,
+    /// The steps around, each with its branch or element: ids are made from it.
+    pub(super) place: Vec<u64>,
+    // The places of the elements that the steps run for, the outermost first.
+    elements: Vec<usize>,
+}
+
+impl Strand {
+    /// The strand for an element of the step at `index`.
+    pub(super) fn branch_off(&self, index: usize, element: usize, item: Value) -> Self {
+        let mut variables = Vec::with_capacity(self.variables.len() + 8);
+        variables.extend_from_slice(&self.variables);
+        variables.extend([item, Value::Int(i64::try_from(element).unwrap_or(i64::MAX))]);
+        let mut place = self.place.clone();
+        place.extend([index as u64, element as u64]);
+        let mut elements = self.elements.clone();
+        elements.push(element);
+        Self { variables, operations: Vec::new(), place, elements }
+    }
+
+    /// A failure that stays, told with the step and the element.
+    pub(super) fn at(&self, step: &CompiledStep, error: &EvaluationError) -> Failure {
+        Failure::fatal(format!("{}{}: {error}", step.label, self.of_element()))
+    }
+
+    // What stands behind the step in idempotency keys.
+    fn keys(&self) -> String {
+        self.elements.iter().map(|element| format!("/{element}")).collect()
+    }
+
+    // A failure that names its step, with the element.
+    fn told(&self, failure: Failure) -> Failure {
+        if self.elements.is_empty() {
+            return failure;
+        }
+        Failure { message: format!("{}{}", failure.message, self.of_element()), ..failure }
+    }
+
+    fn of_element(&self) -> String {
+        self.elements.iter().map(|element| format!(", element {element}")).collect()
+    }
 }
 
 impl Running<'_> {
-    async fn act(&mut self, step: &CompiledStep, index: usize, variables: &mut Vec<Value>) -> Result<Value, Failure> {
-        match &step.action {
-            Action::Lookup { cache, by, key, fail } => self.look_up(step, (cache, by), key, *fail, variables),
-            Action::Http(action) => self.call(step, action, variables).await,
-            Action::Create(action) => self.create(action, index, variables).map_err(|error| at(step, &error)),
-            Action::Patch(action) => self.patch(action, variables).map_err(|error| at(step, &error)),
-            Action::Set(expression) => expression.evaluate(variables, &self.identity).map_err(|error| at(step, &error)),
-            Action::Fail { reason, retryable } => {
-                let reason = reason.evaluate(variables, &self.identity).map_err(|error| at(step, &error))?;
-                let message = reason.as_text().map_or_else(|| reason.to_json(), str::to_owned);
-                Err(Failure { retryable: *retryable, retry_after: None, message })
+    /// Runs steps in order; the outcomes of those with names become variables.
+    pub(super) async fn sequence(&self, steps: &[CompiledStep], strand: &mut Strand) -> Result<Flow, Failure> {
+        for (index, step) in steps.iter().enumerate() {
+            let due = match &step.when {
+                Some(when) => when.evaluate_condition(&strand.variables, &self.identity).map_err(|error| strand.at(step, &error))?,
+                None => true,
+            };
+            let outcome = match due {
+                true => match self.act(step, index, strand).await? {
+                    Some(outcome) => outcome,
+                    None => return Ok(Flow::Stopped),
+                },
+                false => Value::Null,
+            };
+            if step.named {
+                strand.variables.push(outcome);
             }
-            Action::Stop => Ok(Value::Null),
         }
+        Ok(Flow::On)
+    }
+
+    // The step's outcome; none where it ends all.
+    async fn act(&self, step: &CompiledStep, index: usize, strand: &mut Strand) -> Result<Option<Value>, Failure> {
+        let outcome = match &step.action {
+            Action::Lookup { cache, by, key, fail } => self.look_up(step, (cache, by), key, *fail, strand)?,
+            Action::Http(action) => {
+                let keys = strand.keys();
+                let called = action.call(&self.caller(&keys), &strand.variables).await;
+                called.map_err(|failure| strand.told(failure))?
+            }
+            Action::PutObject(action) => {
+                let keys = strand.keys();
+                let put = action.put(&self.caller(&keys), &strand.variables).await;
+                put.map_err(|failure| strand.told(failure))?
+            }
+            Action::Create(action) => self.create(action, index, strand).map_err(|error| strand.at(step, &error))?,
+            Action::Patch(action) => self.patch(action, strand).map_err(|error| strand.at(step, &error))?,
+            Action::Group(group) => {
+                let grouped = self.group(group, &mut strand.variables);
+                grouped.map_err(|error| strand.at(step, &error))?
+            }
+            Action::Choose(choose) => return self.choose(step, index, choose, strand).await,
+            Action::ForEach(for_each) => return self.for_each(step, index, for_each, strand).await,
+            Action::Set(expression) => expression.evaluate(&strand.variables, &self.identity).map_err(|error| strand.at(step, &error))?,
+            Action::Fail { reason, retryable, after } => return Err(self.failure(step, reason, *retryable, after.as_ref(), strand)),
+            Action::Stop => return Ok(None),
+        };
+        Ok(Some(outcome))
+    }
+
+    fn caller<'c>(&'c self, keys: &'c str) -> Caller<'c> {
+        Caller { service: self.service, identity: &self.identity, http: self.http, keys }
+    }
+
+    fn failure(&self, step: &CompiledStep, reason: &Expression, retryable: bool, after: Option<&Expression>, strand: &Strand) -> Failure {
+        let evaluate =
+            |expression: &Expression| expression.evaluate(&strand.variables, &self.identity).map_err(|error| strand.at(step, &error));
+        let reason = match evaluate(reason) {
+            Ok(reason) => reason.as_text().map_or_else(|| reason.to_json(), str::to_owned),
+            Err(failure) => return failure,
+        };
+        let retry_after = match after.map(evaluate).transpose() {
+            Ok(None | Some(Value::Null)) => None,
+            Ok(Some(Value::Duration(wait))) => Some(Duration::try_from(wait).unwrap_or_default()),
+            Ok(Some(other)) => return strand.at(step, &EvaluationError::told(format!("after is {}, not a duration", other.kind()))),
+            Err(failure) => return failure,
+        };
+        Failure { retryable, retry_after, message: reason }
     }
 
     fn look_up(
@@ -94,20 +189,24 @@ impl Running<'_> {
         (cache, by): (&str, &str),
         key: &Expression,
         fail: bool,
-        variables: &[Value],
+        strand: &Strand,
     ) -> Result<Value, Failure> {
-        let key = key.evaluate(variables, &self.identity).map_err(|error| at(step, &error))?;
+        let key = key.evaluate(&strand.variables, &self.identity).map_err(|error| strand.at(step, &error))?;
+        let wrong = |message: String| strand.at(step, &EvaluationError::told(message));
         let one = |key: &Value| {
             let found = match key {
                 Value::Null => None,
+                Value::Object(_) if self.service.caches.iter().any(|known| known.name == cache && known.is_found_by_object(by)) => {
+                    self.lookups.find(cache, by, key)
+                }
                 Value::List(_) | Value::Object(_) => {
-                    return Err(Failure::fatal(format!("{}: {} is no key to look up", step.label, key.kind())));
+                    return Err(wrong(format!("{} is no key to look up", key.kind())));
                 }
                 key => self.lookups.find(cache, by, key),
             };
             match found {
                 Some(object) => Ok(object),
-                None if fail => Err(Failure::fatal(format!("{}: there is no object in the cache {cache} with {by} = {key}", step.label))),
+                None if fail => Err(wrong(format!("there is no object in the cache {cache} with {by} = {key}"))),
                 None => Ok(Value::Null),
             }
         };
@@ -117,59 +216,28 @@ impl Running<'_> {
         }
     }
 
-    async fn call(&self, step: &CompiledStep, action: &HttpAction, variables: &[Value]) -> Result<Value, Failure> {
-        let evaluate = |expression: &Expression| expression.evaluate(variables, &self.identity).map_err(|error| at(step, &error));
-        let url = evaluate(&action.url)?;
-        let Some(url) = url.as_text() else {
-            return Err(Failure::fatal(format!("{}: the URL is {}, not a string", step.label, url.kind())));
-        };
-        let mut headers = Vec::with_capacity(action.headers.len());
-        for (name, value) in &action.headers {
-            match evaluate(value)? {
-                Value::Null => {}
-                Value::Text(text) => headers.push((name.clone(), text.to_string())),
-                other => headers.push((name.clone(), other.to_json())),
-            }
-        }
-        let request = Request {
-            method: action.method.clone(),
-            url: url.to_owned(),
-            headers,
-            body: action.body.as_ref().map(evaluate).transpose()?.map(|body| body.to_json()),
-            idempotency_key: format!("{}/{}/{}", self.service.name, self.identity.event, step.key),
-            expect: action.expect.clone(),
-            timeout: action.timeout,
-            bearer_token_from: action.bearer_token_from.clone(),
-        };
-        let answer = self
-            .http
-            .call(request)
-            .await
-            .map_err(|failure| Failure { message: format!("{}: {}", step.label, failure.message), ..failure })?;
-        Ok(answer.into_value())
-    }
-
-    fn create(&mut self, action: &CreateAction, step: usize, variables: &mut Vec<Value>) -> Result<Value, EvaluationError> {
-        let head = &action.head;
-        self.each(action.for_each.as_ref(), variables, |running, variables, item| {
-            let given = action.id.as_ref().map(|id| id.evaluate(variables, &running.identity)).transpose()?.unwrap_or_default();
+    fn create(&self, action: &CreateAction, step: usize, strand: &mut Strand) -> Result<Value, EvaluationError> {
+        let Strand { variables, operations, place, .. } = strand;
+        self.each(action.for_each.as_ref(), variables, |variables, item| {
+            let given = action.id.as_ref().map(|id| id.evaluate(variables, &self.identity)).transpose()?.unwrap_or_default();
             let id = match given {
-                Value::Null => Value::text(created_id(&running.identity, step, item)),
+                Value::Null => Value::text(created_id(&self.identity, place, step, item)),
                 id => id,
             };
             let mut json = Vec::with_capacity(512);
-            json.extend_from_slice(head.as_bytes());
+            json.extend_from_slice(action.head.as_bytes());
             id.write_json(&mut json);
-            action.members.write(variables, &running.identity, false, &mut json)?;
+            action.members.write(variables, &self.identity, false, &mut json)?;
             json.extend_from_slice(b"}}");
-            running.operations.push(operation(json));
+            operations.push(operation(json));
             Ok(id)
         })
     }
 
-    fn patch(&mut self, action: &PatchAction, variables: &mut Vec<Value>) -> Result<Value, EvaluationError> {
-        self.each(action.for_each.as_ref(), variables, |running, variables, _| {
-            let id = action.id.evaluate(variables, &running.identity)?;
+    fn patch(&self, action: &PatchAction, strand: &mut Strand) -> Result<Value, EvaluationError> {
+        let Strand { variables, operations, .. } = strand;
+        self.each(action.for_each.as_ref(), variables, |variables, _| {
+            let id = action.id.evaluate(variables, &self.identity)?;
             let Some(text) = id.as_text() else {
                 return Err(EvaluationError::told(format!("the id of the object to patch is {}, not a string", id.kind())));
             };
@@ -177,29 +245,29 @@ impl Running<'_> {
             json.extend_from_slice(action.head.as_bytes());
             write_string(text, &mut json);
             json.extend_from_slice(b",\"object\":{");
-            action.members.write(variables, &running.identity, true, &mut json)?;
+            action.members.write(variables, &self.identity, true, &mut json)?;
             json.push(b'}');
             if !action.precondition.is_empty() {
                 json.extend_from_slice(b",\"if\":{");
-                action.precondition.write(variables, &running.identity, true, &mut json)?;
+                action.precondition.write(variables, &self.identity, true, &mut json)?;
                 json.push(b'}');
             }
             json.push(b'}');
-            running.operations.push(operation(json));
+            operations.push(operation(json));
             Ok(id)
         })
     }
 
     // Does it once, or for each element with `item` and `index`; gives `{id}`, or a list of them.
     fn each(
-        &mut self,
+        &self,
         list: Option<&Expression>,
         variables: &mut Vec<Value>,
-        mut one: impl FnMut(&mut Self, &[Value], usize) -> Result<Value, EvaluationError>,
+        mut one: impl FnMut(&[Value], usize) -> Result<Value, EvaluationError>,
     ) -> Result<Value, EvaluationError> {
         let shape = Shape::new(["id"]);
         let written = |id: Value| Value::Object(Arc::new(Object::new(shape.clone(), vec![id])));
-        let Some(list) = list else { return one(self, variables, 0).map(written) };
+        let Some(list) = list else { return one(variables, 0).map(written) };
         let items = match list.evaluate(variables, &self.identity)? {
             Value::List(items) => items,
             other => return Err(EvaluationError::told(format!("forEach needs a list, `{}` gives {}", list.source(), other.kind()))),
@@ -209,7 +277,7 @@ impl Running<'_> {
         for (index, item) in items.iter().enumerate() {
             variables.push(item.clone());
             variables.push(Value::Int(i64::try_from(index).unwrap_or(i64::MAX)));
-            let outcome = one(self, variables, index);
+            let outcome = one(variables, index);
             variables.truncate(base);
             outcomes.push(written(outcome.map_err(|error| error.at_item(index))?));
         }

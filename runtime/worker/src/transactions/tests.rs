@@ -87,8 +87,8 @@ async fn units_travel_together_within_bounds() {
     let (client, books, _stop) = start(settings).await;
     let units: Vec<String> = (0..500).map(|n| format!("s/{n}")).collect();
     let outcomes = futures::future::join_all(units.iter().map(|key| client.submit(unit(key)))).await;
-    assert!(outcomes.into_iter().all(|outcome| outcome == Ok(UnitOutcome { replayed: false })));
-    assert_eq!(client.submit(unit("s/7")).await, Ok(UnitOutcome { replayed: true }));
+    assert!(outcomes.into_iter().all(|outcome| outcome == Ok(UnitOutcome { replayed: false, wrote: false })));
+    assert_eq!(client.submit(unit("s/7")).await, Ok(UnitOutcome { replayed: true, wrote: false }));
     let books = books.lock().unwrap();
     assert_eq!(books.written.len(), 500);
     assert!(books.requests.len() < 100, "{} requests", books.requests.len());
@@ -100,8 +100,8 @@ async fn units_travel_together_within_bounds() {
 async fn what_passes_is_tried_again_and_what_stays_is_told() {
     let (client, books, _stop) = start(TransactionSettings::default()).await;
     books.lock().unwrap().troubles = vec![503, 429, 502, 401];
-    assert_eq!(client.submit(unit("s/1")).await, Ok(UnitOutcome { replayed: false }));
-    assert_eq!(client.submit(unit("s/slow")).await, Ok(UnitOutcome { replayed: true }));
+    assert_eq!(client.submit(unit("s/1")).await, Ok(UnitOutcome { replayed: false, wrote: false }));
+    assert_eq!(client.submit(unit("s/slow")).await, Ok(UnitOutcome { replayed: true, wrote: false }));
     let submitted = ["s/2", "s/bad", "s/reference", "s/3"].map(|key| client.submit(unit(key)));
     let outcomes = futures::future::join_all(submitted).await;
     assert!(outcomes[0].is_ok() && outcomes[3].is_ok());

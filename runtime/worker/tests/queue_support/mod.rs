@@ -62,6 +62,17 @@ spec:
         - {name: sales, type: integer, description: How many sales.}
       relationships:
         - {name: sale, target: Sale, description: For what.}
+    - name: Movement
+      description: What happens to an account.
+      attributes:
+        - {name: account, type: string, required: true, description: Which.}
+        - {name: number, type: integer, required: true, description: Its place among those of the account.}
+      events: {partitionKey: account}
+    - name: Booking
+      description: What was made of a movement.
+      attributes:
+        - {name: account, type: string, required: true, description: Which.}
+        - {name: number, type: integer, required: true, description: Its place among those of the account.}
 ";
 
 /// A service that looks up the customer, calls the provider, creates an accrual and patches the sale.
@@ -123,7 +134,7 @@ pub fn worker_process() {
     log();
     let arguments = Arguments::parse_from(std::iter::once("worker").chain(arguments.split(' ')));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(autonomy_worker::run(arguments.options, CancellationToken::new())).unwrap();
+    runtime.block_on(autonomy_worker::run(arguments.options, None, CancellationToken::new())).unwrap();
 }
 
 pub fn log() {
@@ -258,6 +269,7 @@ impl World {
             .into_iter()
             .map(str::to_owned)
             .chain(["--operations-listen".to_owned(), operations.to_string()])
+            .chain(["--secrets-dir".to_owned(), self.secrets_dir().display().to_string()])
             .collect()
     }
 
@@ -268,7 +280,7 @@ impl World {
         let options = Arguments::parse_from(std::iter::once("worker".to_owned()).chain(arguments)).options;
         let stop = CancellationToken::new();
         let running = stop.clone();
-        (role(&stop, async move { autonomy_worker::run(options, running).await.unwrap() }), operations)
+        (role(&stop, async move { autonomy_worker::run(options, None, running).await.unwrap() }), operations)
     }
 
     /// A worker as a process.
@@ -348,6 +360,22 @@ impl World {
         .await;
     }
 
+    /// Copies what NATS has on its disk, beside it: what a server comes back with that lost the rest.
+    pub async fn copy_nats(&mut self) -> PathBuf {
+        let copy = self.nats_folder().with_extension("older");
+        self.nats.as_ref().unwrap().stop().await;
+        assert!(Command::new("cp").arg("-a").arg(self.nats_folder()).arg(&copy).status().unwrap().success());
+        self.start_nats().await;
+        copy
+    }
+
+    /// Until the relay counts as synced all that the model's stream has.
+    pub async fn until_synced(&self) {
+        let last = i64::try_from(self.messages("DEFAULT_SHOP").await).unwrap();
+        let known = "SELECT coalesce(max(last_sequence), 0)::bigint FROM autonomy.relay_stream";
+        self.until("the relay counts all as synced", || async { self.count(known).await >= last }).await;
+    }
+
     pub async fn restart_nats(&mut self) {
         let nats = self.nats.take().unwrap();
         nats.kill();
@@ -378,6 +406,11 @@ impl World {
         for role in self.roles.drain(..) {
             role.stop().await;
         }
+    }
+
+    /// Where the workers find Secrets.
+    pub fn secrets_dir(&self) -> PathBuf {
+        self.folder.path().join("secrets")
     }
 
     pub fn nats_folder(&self) -> PathBuf {

@@ -27,6 +27,9 @@ pub struct Entry {
     /// Points, or none.
     #[serde(default)]
     pub points: u64,
+    /// Where the caller says that it stands among those of its party; texts that are in order. Empty where there is no order.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub position: String,
 }
 
 /// What was answered to an idempotency key.
@@ -55,6 +58,9 @@ pub struct Totals {
     pub amount: Amount,
     /// Their points together.
     pub points: u64,
+    /// Bookings that came behind one of the same party with a later position.
+    #[serde(default)]
+    pub out_of_order: u64,
     /// Answers given since the start, by what they were: `201`, `replayed`, `429`, `503`, `timeout`, `lost`, `404`, `422`, `400`.
     pub answers: BTreeMap<String, u64>,
 }
@@ -64,6 +70,8 @@ pub struct Totals {
 pub struct Books {
     by_key: HashMap<String, Answered>,
     references: HashSet<String>,
+    // The latest of each party.
+    positions: HashMap<String, String>,
     totals: Totals,
     journal: Option<File>,
 }
@@ -128,6 +136,14 @@ impl Books {
         }
         self.totals.amount += answered.entry.amount;
         self.totals.points += answered.entry.points;
+        if !answered.entry.position.is_empty() {
+            let latest = self.positions.entry(answered.entry.party.clone()).or_default();
+            if *latest > answered.entry.position {
+                self.totals.out_of_order += 1;
+            } else {
+                latest.clone_from(&answered.entry.position);
+            }
+        }
     }
 
     /// Counts an answer.

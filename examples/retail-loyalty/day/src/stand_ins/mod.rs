@@ -1,16 +1,19 @@
-//! Stand-ins for the systems outside: the loyalty provider, the accounting service and the ticket desk. They keep books of their own, keep to
+//! Stand-ins for the systems outside: the loyalty provider, the accounting service, the general ledger and the ticket desk. They keep books of their own, keep to
 //! `Idempotency-Key` as such services do (the same key and body get the first answer again), and misbehave: 429 with Retry-After, 503, no
 //! answer at all, and answers that are lost after the thing was done.
 //!
 //! | system | asks | answers |
 //! |---|---|---|
 //! | loyalty provider | `POST /accruals` | 201 `{transactionId}`, 404 for a member it does not know |
+//! | | `POST /accruals/bulk` `{accruals: […]}`, each with an `idempotencyKey` | 200 `{results: […]}`, each with the `status` that a call of its own would have got |
 //! | | `POST /members` `{membershipNumber}` | 201: from now on it knows the member |
 //! | accounting | `POST /invoices` | 201 `{invoiceNumber}`, 422 for an account it does not know |
+//! | general ledger | `POST /journals`, CSV | 201 `{journalNumber}`, 422 for one whose debits are not its credits |
 //! | ticket desk | `POST /tickets` | 201 `{ticketNumber}` |
 //! | all | `GET /books` | sums; `GET /books/entries` has every booking |
 
 pub mod books;
+mod journal;
 pub mod mood;
 pub mod wire;
 
@@ -23,11 +26,12 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
@@ -47,6 +51,8 @@ pub enum System {
     LoyaltyProvider(Mutex<HashSet<String>>),
     /// Makes invoices for the debtors it knows.
     Accounting(HashSet<String>),
+    /// Imports journals of balanced entries.
+    GeneralLedger,
     /// Takes tickets.
     TicketDesk,
 }
@@ -57,6 +63,7 @@ impl System {
         match self {
             Self::LoyaltyProvider(_) => "loyalty-provider",
             Self::Accounting(_) => "accounting",
+            Self::GeneralLedger => "general-ledger",
             Self::TicketDesk => "ticket-desk",
         }
     }
@@ -65,6 +72,7 @@ impl System {
         match self {
             Self::LoyaltyProvider(_) => "/accruals",
             Self::Accounting(_) => "/invoices",
+            Self::GeneralLedger => "/journals",
             Self::TicketDesk => "/tickets",
         }
     }
@@ -118,6 +126,7 @@ impl StandIn {
         let office = Arc::new(Office { system, temper, books: Mutex::new(books), attempts: Mutex::default() });
         let router = Router::new()
             .route(path, post(ask))
+            .route("/accruals/bulk", post(ask_for_many))
             .route("/members", post(enrol))
             .route("/books", get(totals))
             .route("/books/entries", get(entries))
@@ -141,13 +150,15 @@ impl StandIn {
     }
 }
 
-/// The three systems.
+/// The four systems.
 #[derive(Clone)]
 pub struct StandIns {
     /// Books points.
     pub loyalty_provider: StandIn,
     /// Makes invoices.
     pub accounting: StandIn,
+    /// Imports journals.
+    pub general_ledger: StandIn,
     /// Takes tickets.
     pub ticket_desk: StandIn,
 }
@@ -161,6 +172,9 @@ pub struct Addresses {
     /// Where the accounting service listens.
     #[arg(long, default_value = "127.0.0.1:0")]
     pub accounting: SocketAddr,
+    /// Where the general ledger listens.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub general_ledger: SocketAddr,
     /// Where the ticket desk listens.
     #[arg(long, default_value = "127.0.0.1:0")]
     pub ticket_desk: SocketAddr,
@@ -182,6 +196,7 @@ impl StandIns {
         Ok(Self {
             loyalty_provider: start(System::LoyaltyProvider(Mutex::new(members)), 80, addresses.loyalty_provider).await?,
             accounting: start(System::Accounting(debtors), 80, addresses.accounting).await?,
+            general_ledger: start(System::GeneralLedger, 200, addresses.general_ledger).await?,
             ticket_desk: start(System::TicketDesk, 200, addresses.ticket_desk).await?,
         })
     }
@@ -228,7 +243,7 @@ async fn enrol(State(office): State<Arc<Office>>, Json(enrolment): Json<Enrolmen
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Asked {
     #[serde(default)]
@@ -247,18 +262,24 @@ struct Asked {
     event_id: String,
     #[serde(default)]
     service: String,
+    // Of one among many.
+    #[serde(default)]
+    idempotency_key: String,
+    // Where the caller says that it stands among those of its party.
+    #[serde(default)]
+    position: String,
 }
 
 async fn ask(State(office): State<Arc<Office>>, ConnectInfo(wire): ConnectInfo<Wire>, headers: HeaderMap, body: Bytes) -> Response {
     let Some(key) = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).filter(|key| !key.is_empty()) else {
         return office.problem(StatusCode::BAD_REQUEST, "the header Idempotency-Key is missing");
     };
-    let asked: Asked = match serde_json::from_slice(&body) {
+    let asked = match office.read(&body) {
         Ok(asked) => asked,
-        Err(error) => return office.problem(StatusCode::BAD_REQUEST, &format!("the body is not understood: {error}")),
+        Err((status, detail)) => return office.problem(status, &detail),
     };
     match office.mood(&office.reference(&asked)) {
-        Mood::Good => office.answer(key, &body, asked),
+        Mood::Good => office.answer(key, &body, asked).into_response(),
         Mood::Busy => {
             office.note("429");
             (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "1")], "too many requests\n").into_response()
@@ -277,8 +298,89 @@ async fn ask(State(office): State<Arc<Office>>, ConnectInfo(wire): ConnectInfo<W
             let answer = office.answer(key, &body, asked);
             office.note("lost");
             wire.cut();
-            answer
+            answer.into_response()
         }
+    }
+}
+
+#[derive(Deserialize)]
+struct Many {
+    accruals: Vec<Box<RawValue>>,
+}
+
+// The first one's mood is that of the line; any other one that meets trouble is told so alone.
+async fn ask_for_many(State(office): State<Arc<Office>>, ConnectInfo(wire): ConnectInfo<Wire>, body: Bytes) -> Response {
+    let not_understood = |error: serde_json::Error| (StatusCode::BAD_REQUEST, format!("the body is not understood: {error}"));
+    let read = || -> Result<Vec<(String, Asked)>, Refusal> {
+        let many: Many = serde_json::from_slice(&body).map_err(not_understood)?;
+        let each = many.accruals.into_iter().map(|one| Ok((one.get().to_owned(), office.read(one.get().as_bytes())?)));
+        each.collect()
+    };
+    let many = match read() {
+        Ok(many) => many,
+        Err((status, detail)) => return office.problem(status, &detail),
+    };
+    let mut results = Vec::with_capacity(many.len());
+    let mut line = Mood::Good;
+    for (place, (text, asked)) in many.into_iter().enumerate() {
+        let mood = office.mood(&office.reference(&asked));
+        if place == 0 {
+            line = mood;
+        }
+        if place == 0 && mood == Mood::Hangs {
+            office.note("timeout");
+            tokio::time::sleep(HANG).await;
+            wire.cut();
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
+        let key = asked.idempotency_key.clone();
+        let answer = match mood {
+            _ if key.is_empty() => office.refused(StatusCode::BAD_REQUEST, "an idempotencyKey is missing"),
+            Mood::Good => office.answer(&key, text.as_bytes(), asked),
+            Mood::Busy => office.refused(StatusCode::TOO_MANY_REQUESTS, "too many requests"),
+            Mood::Down | Mood::Hangs => office.refused(StatusCode::SERVICE_UNAVAILABLE, "down for a moment"),
+            Mood::AnswerLost => {
+                let answer = office.answer(&key, text.as_bytes(), asked);
+                office.note("lost");
+                if place == 0 { answer } else { Answer { status: StatusCode::GATEWAY_TIMEOUT, ..answer } }
+            }
+        };
+        results.push(answer.as_result());
+    }
+    if line == Mood::AnswerLost {
+        wire.cut();
+    }
+    Json(json!({"results": results})).into_response()
+}
+
+// A status, and why nothing was done.
+type Refusal = (StatusCode, String);
+
+/// What came of one request.
+struct Answer {
+    status: StatusCode,
+    body: Value,
+    replayed: bool,
+}
+
+impl Answer {
+    // As one of many.
+    fn as_result(&self) -> Value {
+        let mut result = self.body.clone();
+        result["status"] = self.status.as_u16().into();
+        result
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body)).into_response();
+        if !self.status.is_success() {
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        } else if self.replayed {
+            response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
+        }
+        response
     }
 }
 
@@ -305,27 +407,39 @@ impl Office {
         lock(&self.books).note(answer);
     }
 
-    fn problem(&self, status: StatusCode, detail: &str) -> Response {
-        self.note(status.as_str());
-        let problem = json!({"title": status.canonical_reason(), "status": status.as_u16(), "detail": detail});
-        (status, [(header::CONTENT_TYPE, "application/problem+json")], problem.to_string()).into_response()
+    // What a request asks for; of the general ledger in CSV, of the others in JSON.
+    fn read(&self, body: &[u8]) -> Result<Asked, Refusal> {
+        match self.system {
+            System::GeneralLedger => journal::read(body),
+            _ => serde_json::from_slice(body).map_err(|error| (StatusCode::BAD_REQUEST, format!("the body is not understood: {error}"))),
+        }
     }
 
-    fn answer(&self, key: &str, body: &[u8], asked: Asked) -> Response {
+    fn problem(&self, status: StatusCode, detail: &str) -> Response {
+        self.refused(status, detail).into_response()
+    }
+
+    fn refused(&self, status: StatusCode, detail: &str) -> Answer {
+        self.note(status.as_str());
+        let body = json!({"title": status.canonical_reason(), "status": status.as_u16(), "detail": detail});
+        Answer { status, body, replayed: false }
+    }
+
+    fn answer(&self, key: &str, body: &[u8], asked: Asked) -> Answer {
         let fingerprint = hex(&Sha256::digest(body));
         let mut books = lock(&self.books);
         if let Some(answered) = books.answered(key) {
             if answered.fingerprint != fingerprint {
                 drop(books);
-                return self.problem(StatusCode::UNPROCESSABLE_ENTITY, "this Idempotency-Key was used for another request");
+                return self.refused(StatusCode::UNPROCESSABLE_ENTITY, "this Idempotency-Key was used for another request");
             }
-            let answer = Json(answered.answer.clone());
+            let body = answered.answer.clone();
             books.note("replayed");
-            return (StatusCode::CREATED, [("idempotency-replayed", "true")], answer).into_response();
+            return Answer { status: StatusCode::CREATED, body, replayed: true };
         }
         if let Some((status, detail)) = self.refusal(&asked) {
             drop(books);
-            return self.problem(status, &detail);
+            return self.refused(status, &detail);
         }
         let reference = self.reference(&asked);
         let (answer, entry) = self.entry(books.next_number(), reference, asked);
@@ -333,23 +447,23 @@ impl Office {
         match books.book(answered) {
             Ok(()) => {
                 books.note("201");
-                (StatusCode::CREATED, Json(answer)).into_response()
+                Answer { status: StatusCode::CREATED, body: answer, replayed: false }
             }
             Err(error) => {
                 drop(books);
-                self.problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("the journal can't be written: {error}"))
+                self.refused(StatusCode::INTERNAL_SERVER_ERROR, &format!("the journal can't be written: {error}"))
             }
         }
     }
 
     // Why nothing is booked.
-    fn refusal(&self, asked: &Asked) -> Option<(StatusCode, String)> {
+    fn refusal(&self, asked: &Asked) -> Option<Refusal> {
         match &self.system {
             System::LoyaltyProvider(members) => (!lock(members).contains(&asked.membership_number))
                 .then(|| (StatusCode::NOT_FOUND, format!("there is no member {}", asked.membership_number))),
             System::Accounting(debtors) => (!debtors.contains(&asked.account_number))
                 .then(|| (StatusCode::UNPROCESSABLE_ENTITY, format!("there is no account {}", asked.account_number))),
-            System::TicketDesk => None,
+            System::GeneralLedger | System::TicketDesk => None,
         }
     }
 
@@ -357,10 +471,11 @@ impl Office {
         let (name, number, party) = match self.system {
             System::LoyaltyProvider(_) => ("transactionId", format!("LP-{number:08}"), asked.membership_number),
             System::Accounting(_) => ("invoiceNumber", format!("INV-{number:07}"), asked.account_number),
+            System::GeneralLedger => ("journalNumber", format!("J-{number:06}"), asked.account_number),
             System::TicketDesk => ("ticketNumber", format!("T-{number:06}"), asked.queue),
         };
         let answer = json!({name: number, "reference": reference});
-        (answer, Entry { number, reference, party, amount: asked.amount, points: asked.points })
+        (answer, Entry { number, reference, party, amount: asked.amount, points: asked.points, position: asked.position })
     }
 }
 

@@ -1,64 +1,159 @@
-//! Rows of a CSV file (RFC 4180), in bounded memory, and never lost by a bad one: a row that can't be read is a bad row with its line and raw text,
-//! and reading goes on with the next line.
+//! CSV (RFC 4180) with a header row, never lost by a bad row: one that can't be read is a bad row with its line and raw text, and reading goes on with
+//! the next line.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
+use std::sync::Arc;
 
-// A line has this many bytes at the most; what is beyond is not kept.
-const MAX_LINE: usize = 1 << 20;
+use autonomy_crds::micro_service::CsvFormat;
+
+use super::lines::{Line, LineEnd, Lines, MAX_ROW};
+use super::rows::{FileError, Row, Rows, cut_short, wrong};
+use crate::expression::{Object, Shape, Value};
+
 // A quoted field goes on over this many lines and bytes at the most; beyond, its quote is taken for one that was never closed.
 const MAX_CONTINUED_LINES: usize = 100;
 const MAX_CONTINUED_BYTES: usize = 64 << 10;
-// Of a line too long, this much is shown.
-const SHOWN: usize = 1024;
 
-/// A row as read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// Its first line, from 1.
-    pub line: u64,
-    /// As it stands in the file, without the line end.
-    pub raw: Vec<u8>,
-    /// Its fields, or why they can't be read.
-    pub fields: Result<Vec<Box<str>>, BadRow>,
+/// The data rows of a file between its header and its trailer.
+pub struct CsvRows<R> {
+    reader: RowReader<R>,
+    trailer: Option<String>,
+    shape: Arc<Shape>,
+    group_column: Option<usize>,
+    data_rows: u64,
+    ended: bool,
 }
 
-/// A row that can't be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadRow {
-    /// Why.
-    pub reason: String,
-    /// The fields as far as they can be told, to know the record that the row belongs to.
-    pub guess: Vec<Box<str>>,
+impl<R: BufRead> CsvRows<R> {
+    /// Reads the header. `encoding` is named to who reads of a row that is not written in it.
+    ///
+    /// # Errors
+    /// When there is none, or it is not fit.
+    pub fn open(reader: R, format: &CsvFormat, group_by: Option<&str>, encoding: &'static str) -> Result<Self, FileError> {
+        let mut reader = RowReader::new(reader, delimiter(format), encoding);
+        let Some(header) = reader.next_row()? else {
+            return cut_short("the file is empty; a header row is expected");
+        };
+        let names = match header.fields {
+            Ok(fields) => fields.iter().map(|field| Box::from(field.trim())).collect::<Vec<Box<str>>>(),
+            Err(bad) => return wrong(format!("the header can't be read: {}", bad.reason)),
+        };
+        for (index, name) in names.iter().enumerate() {
+            if name.is_empty() {
+                return wrong(format!("column {} of the header has no name", index + 1));
+            }
+            if names[..index].contains(name) {
+                return wrong(format!("the header has the column {name} twice"));
+            }
+        }
+        let shape = Shape::new(names);
+        let group_column = match group_by {
+            Some(column) => match shape.position(column) {
+                Some(position) => Some(position),
+                None => return wrong(format!("the header has no column {column}, by which rows are grouped")),
+            },
+            None => None,
+        };
+        Ok(Self { reader, trailer: format.trailer.clone(), shape, group_column, data_rows: 0, ended: false })
+    }
+
+    fn trailer(&mut self, fields: &[Box<str>]) -> Result<(), FileError> {
+        let told = fields.get(1).and_then(|count| count.trim().parse::<u64>().ok());
+        match told {
+            Some(count) if count == self.data_rows => {}
+            Some(count) => {
+                let found = self.data_rows;
+                return wrong(format!("the trailer tells of {count} rows, the file has {found}: it was cut short or changed on its way"));
+            }
+            None => return wrong("the trailer has no number of rows"),
+        }
+        match self.reader.next_row()? {
+            Some(row) => wrong(format!("line {} stands behind the trailer", row.line)),
+            None => Ok(()),
+        }
+    }
+
+    fn row(&self, row: CsvRow) -> Row {
+        let names = self.shape.names().len();
+        let column = |fields: &[Box<str>]| fields.get(self.group_column?).cloned();
+        let (value, group) = match &row.fields {
+            Ok(fields) if fields.len() == names => {
+                let values = fields.iter().map(Value::text).collect();
+                (Ok(Value::Object(Arc::new(Object::new(self.shape.clone(), values)))), column(fields))
+            }
+            Ok(fields) => (Err(format!("the row has {} fields, the header has {names}", fields.len())), column(fields)),
+            Err(bad) => (Err(bad.reason.clone()), column(&bad.guess)),
+        };
+        Row { line: row.line, raw: row.raw, value, group }
+    }
 }
 
-/// Reads rows.
-pub struct RowReader<R> {
-    reader: R,
+impl<R: BufRead> Rows for CsvRows<R> {
+    fn next_row(&mut self) -> Result<Option<Row>, FileError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let Some(row) = self.reader.next_row()? else {
+            self.ended = true;
+            return match &self.trailer {
+                Some(trailer) => cut_short(format!("the file has no trailer {trailer}: it was cut short")),
+                None => Ok(None),
+            };
+        };
+        if let (Some(trailer), Ok(fields)) = (&self.trailer, &row.fields)
+            && fields.first().is_some_and(|field| **field == **trailer)
+        {
+            self.ended = true;
+            return self.trailer(fields).map(|()| None);
+        }
+        self.data_rows += 1;
+        Ok(Some(self.row(row)))
+    }
+}
+
+fn delimiter(format: &CsvFormat) -> u8 {
+    format.delimiter.bytes().next().unwrap_or(b',')
+}
+
+/// Whether the end of a file is its trailer; true where none is declared.
+pub fn ends_whole(format: &CsvFormat, end: &[u8]) -> bool {
+    let Some(trailer) = &format.trailer else { return true };
+    let line = end.rsplit(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).find(|line| !line.is_empty());
+    let field = line.and_then(|line| line.split(|byte| *byte == delimiter(format)).next());
+    field.is_some_and(|field| field == trailer.as_bytes() || field == format!("\"{trailer}\"").as_bytes())
+}
+
+struct CsvRow {
+    // Its first line, from 1.
+    line: u64,
+    // As it stands in the file, without the line end.
+    raw: Vec<u8>,
+    fields: Result<Vec<Box<str>>, BadRow>,
+}
+
+struct BadRow {
+    reason: String,
+    // The fields as far as they can be told, to know the record that the row belongs to.
+    guess: Vec<Box<str>>,
+}
+
+struct RowReader<R> {
+    lines: Lines<R>,
     delimiter: u8,
-    next_line: u64,
+    encoding: &'static str,
     // Lines read ahead of an unclosed quote.
     ahead: VecDeque<Line>,
 }
 
-struct Line {
-    number: u64,
-    text: Vec<u8>,
-    too_long: bool,
-}
-
 impl<R: BufRead> RowReader<R> {
-    /// A reader from the beginning of a file.
-    pub fn new(reader: R, delimiter: u8) -> Self {
-        Self { reader, delimiter, next_line: 1, ahead: VecDeque::new() }
+    fn new(reader: R, delimiter: u8, encoding: &'static str) -> Self {
+        Self { lines: Lines::new(reader, LineEnd::Ascii), delimiter, encoding, ahead: VecDeque::new() }
     }
 
-    /// The next row that is not blank; `None` at the end.
-    ///
-    /// # Errors
-    /// When the file can't be read.
-    pub fn next_row(&mut self) -> io::Result<Option<Row>> {
+    // The next row that is not blank; `None` at the end.
+    fn next_row(&mut self) -> io::Result<Option<CsvRow>> {
         while let Some(line) = self.line()? {
             if line.text.is_empty() && !line.too_long {
                 continue;
@@ -68,9 +163,9 @@ impl<R: BufRead> RowReader<R> {
         Ok(None)
     }
 
-    fn row(&mut self, first: Line) -> io::Result<Row> {
+    fn row(&mut self, first: Line) -> io::Result<CsvRow> {
         if first.too_long {
-            let reason = format!("the line has more than {MAX_LINE} bytes");
+            let reason = format!("the line has more than {MAX_ROW} bytes");
             return Ok(bad(first.number, first.text, reason, self.delimiter));
         }
         let mut continued: Vec<Line> = Vec::new();
@@ -80,8 +175,8 @@ impl<R: BufRead> RowReader<R> {
                 Split::Fields(fields) => {
                     let fields: Option<Vec<Box<str>>> = fields.iter().map(|field| std::str::from_utf8(field).ok().map(Box::from)).collect();
                     return Ok(match fields {
-                        Some(fields) => Row { line: first.number, raw: text.into_owned(), fields: Ok(fields) },
-                        None => bad(first.number, text.into_owned(), "the row is not UTF-8".to_owned(), self.delimiter),
+                        Some(fields) => CsvRow { line: first.number, raw: text.into_owned(), fields: Ok(fields) },
+                        None => bad(first.number, text.into_owned(), format!("the row is not {}", self.encoding), self.delimiter),
                     });
                 }
                 // A quote that closes lines later, in the middle of a text, is another one: the first was never closed.
@@ -115,39 +210,18 @@ impl<R: BufRead> RowReader<R> {
         if let Some(line) = self.ahead.pop_front() {
             return Ok(Some(line));
         }
-        let mut text = Vec::new();
-        let read = self.reader.by_ref().take(MAX_LINE as u64 + 1).read_until(b'\n', &mut text)?;
-        if read == 0 {
-            return Ok(None);
-        }
-        let number = self.next_line;
-        self.next_line += 1;
-        let too_long = read > MAX_LINE && text.last() != Some(&b'\n');
-        if too_long {
-            text.truncate(SHOWN);
-            self.reader.skip_until(b'\n')?;
-        }
-        for end in [b'\n', b'\r'] {
-            if text.last() == Some(&end) {
-                text.pop();
-            }
-        }
-        // A byte order mark belongs to no field.
-        if number == 1 && text.starts_with(&[0xEF, 0xBB, 0xBF]) {
-            text.drain(..3);
-        }
-        Ok(Some(Line { number, text, too_long }))
+        self.lines.next_line()
     }
 }
 
-fn bad(line: u64, raw: Vec<u8>, reason: String, delimiter: u8) -> Row {
+fn bad(line: u64, raw: Vec<u8>, reason: String, delimiter: u8) -> CsvRow {
     let guess = match split(&raw, delimiter) {
         Split::Fields(fields) => fields.iter().map(|field| String::from_utf8_lossy(field).into()).collect(),
         Split::Unclosed | Split::AfterQuote => {
             raw.split(|byte| *byte == delimiter).map(|field| String::from_utf8_lossy(field).trim_matches('"').into()).collect()
         }
     };
-    Row { line, raw, fields: Err(BadRow { reason, guess }) }
+    CsvRow { line, raw, fields: Err(BadRow { reason, guess }) }
 }
 
 enum Split<'a> {
@@ -215,7 +289,7 @@ mod tests {
     use super::*;
 
     fn rows(text: &[u8]) -> Vec<(u64, Result<Vec<String>, String>)> {
-        let mut reader = RowReader::new(text, b',');
+        let mut reader = RowReader::new(text, b',', "UTF-8");
         let mut rows = Vec::new();
         while let Some(row) = reader.next_row().expect("read") {
             let fields = row.fields.map(|fields| fields.iter().map(ToString::to_string).collect()).map_err(|bad| bad.reason);
@@ -249,7 +323,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_by_long_lines_and_open_quotes() {
-        let mut text = vec![b'x'; MAX_LINE * 2];
+        let mut text = vec![b'x'; MAX_ROW * 2];
         text.extend_from_slice(b"\nok,1\n\"");
         text.extend_from_slice("y,\n".repeat(50_000).as_bytes());
         let read = rows(&text);

@@ -1,4 +1,4 @@
-//! What was committed before a file is taken is in the caches before the file is loaded.
+//! What was committed before a file is taken, or a planned run begins, is in the caches before it is handled.
 
 use std::time::Duration;
 
