@@ -4,6 +4,7 @@
 mod local_support;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -97,9 +98,7 @@ impl Prometheus {
         );
         let file = folder.path().join("prometheus.yaml");
         fs::write(&file, config).expect("written");
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("an address");
-        let address = listener.local_addr().expect("an address");
-        drop(listener);
+        let address = SocketAddr::from(([127, 0, 0, 1], autonomy_servers::free_port().expect("a port")));
         let process = Command::new(tool("prometheus"))
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))

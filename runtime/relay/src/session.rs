@@ -16,7 +16,7 @@ use futures::FutureExt;
 use pgwire_replication::{Lsn, ReplicationClient};
 use prometheus_client::metrics::counter::Counter;
 use sqlx::PgPool;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::confirm::{Checkpoint, Confirming, Settling};
@@ -51,7 +51,7 @@ pub struct Resources {
 const TICK: Duration = Duration::from_millis(50);
 // How seldom a watermark may be told, and how often it may.
 const WATERMARK_AT_LEAST: Duration = Duration::from_millis(250);
-const WATERMARK_AT_MOST: Duration = Duration::from_millis(5);
+const WATERMARK_AT_MOST: Duration = Duration::from_millis(2);
 const INSPECTION: Duration = Duration::from_secs(2);
 // How many messages of the log are taken in between two looks at the acknowledgements.
 const BURST: usize = 256;
@@ -171,7 +171,8 @@ impl<'a> Work<'a> {
             }
             self.publisher.flush().await?;
             let room = self.publisher.has_room();
-            let Self { publisher, sequences, counters, .. } = self;
+            let untold = self.settling.settled() > self.told_end;
+            let Self { publisher, sequences, counters, told, .. } = self;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -192,6 +193,7 @@ impl<'a> Work<'a> {
                     counters[done.entity][done.operation as usize].inc();
                 }) => answered?,
                 event = log.recv(), if room => self.take(event).await?,
+                () = sleep_until((*told + WATERMARK_AT_MOST).into()), if untold => {}
             }
             self.settling.settle(self.publisher.settled_count());
             if self.settling.settled() > self.told_end && self.told.elapsed() >= WATERMARK_AT_MOST {

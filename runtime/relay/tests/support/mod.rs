@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use autonomy_crds::{Model, resolve};
 use autonomy_operator::apply::apply_models;
 use autonomy_operator::prepare::{PrepareSettings, prepare};
 use autonomy_operator::streams::{StreamSettings, ensure};
-use autonomy_servers::{Child, Nats, NatsOptions, Postgres, PostgresOptions};
+use autonomy_servers::{Child, Nats, NatsOptions, Postgres, PostgresOptions, free_port};
 use clap::Parser;
 use futures::StreamExt;
 use nix::sys::signal::Signal;
@@ -188,8 +187,7 @@ impl World {
     }
 
     pub fn relay(&self) -> Relay {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let operations = format!("127.0.0.1:{port}");
+        let operations = format!("127.0.0.1:{}", free_port().unwrap());
         let mut command = Command::new(std::env::current_exe().unwrap());
         let log = OpenOptions::new().create(true).append(true).open(self.relay_log()).unwrap();
         command

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -423,7 +423,7 @@ fn role(stop: &CancellationToken, work: impl Future<Output = ()> + Send + 'stati
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    SocketAddr::from(([127, 0, 0, 1], autonomy_servers::free_port().unwrap()))
 }
 
 /// A loyalty provider and a ticket desk.
