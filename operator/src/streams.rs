@@ -10,9 +10,9 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{
     CreateStreamError, DeleteStreamError, DeleteStreamErrorKind, GetStreamError, GetStreamErrorKind, UpdateStreamError,
 };
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
-use autonomy_crds::Model;
-use autonomy_crds::event;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, PersistenceMode, RetentionPolicy, StorageType};
+use autonomy_crds::data_platform::{NatsConnection, PersistMode};
+use autonomy_crds::{Model, event};
 
 // The least that a server takes. Events are published with the sequence expected, dead letters and retries one a subject: nothing relies on it.
 const DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
@@ -24,11 +24,20 @@ pub struct StreamSettings {
     pub replicas: usize,
     /// How long events stay in the models' streams; for ever where none.
     pub retention: Option<Duration>,
+    /// When events are written to the models' streams. A stream that is there keeps what it has.
+    pub persist_mode: PersistMode,
 }
 
 impl Default for StreamSettings {
     fn default() -> Self {
-        Self { replicas: 1, retention: None }
+        Self { replicas: 1, retention: None, persist_mode: PersistMode::Default }
+    }
+}
+
+impl StreamSettings {
+    /// What is declared with a connection to NATS; events stay for ever.
+    pub fn of(nats: &NatsConnection) -> Self {
+        Self { replicas: usize::from(nats.replicas), retention: None, persist_mode: nats.persist_mode }
     }
 }
 
@@ -125,8 +134,8 @@ fn model_stream(model: &Model, settings: &StreamSettings) -> Config {
         // An event is a fact: single ones are not taken out. Purging stays possible for erasure by law.
         deny_delete: true,
         max_age: settings.retention.unwrap_or_default(),
-        allow_atomic_publish: true,
-        allow_batch_publish: true,
+        // Only for these streams: a retry or a dead letter is nowhere else once its event was acknowledged.
+        persist_mode: (settings.persist_mode == PersistMode::Async).then_some(PersistenceMode::Async),
         ..base(model.stream.clone(), model.stream_subjects.clone(), settings)
     }
 }
@@ -216,7 +225,6 @@ fn changed(current: Config, wanted: Config) -> Config {
         allow_direct: wanted.allow_direct,
         allow_rollup: current.allow_rollup || wanted.allow_rollup,
         allow_atomic_publish: wanted.allow_atomic_publish,
-        allow_batch_publish: wanted.allow_batch_publish,
         // Once on it can't be taken back.
         allow_message_schedules: current.allow_message_schedules || wanted.allow_message_schedules,
         ..current
@@ -234,7 +242,6 @@ fn differences(current: &Config, wanted: &Config) -> Vec<&'static str> {
         ("deny delete", wanted.deny_delete && !current.deny_delete),
         ("direct get", current.allow_direct != wanted.allow_direct),
         ("atomic publish", current.allow_atomic_publish != wanted.allow_atomic_publish),
-        ("batch publish", current.allow_batch_publish != wanted.allow_batch_publish),
         ("schedules", wanted.allow_message_schedules && !current.allow_message_schedules),
     ]
     .into_iter()

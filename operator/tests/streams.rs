@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::{self, Context, stream};
+use autonomy_crds::data_platform::PersistMode;
 use autonomy_crds::event;
 use autonomy_operator::streams::{StreamSettings, ensure};
 use autonomy_servers::{Nats, NatsOptions};
@@ -29,7 +30,7 @@ async fn streams_are_made_changed_in_place_and_made_again() {
     let made = config(&jetstream, "DEFAULT_SHOP").await;
     assert_eq!(made.subjects, ["autonomy.default.shop.>"]);
     assert_eq!(made.storage, stream::StorageType::File);
-    assert!(made.deny_delete && made.allow_direct && made.allow_atomic_publish && made.allow_batch_publish);
+    assert!(made.deny_delete && made.allow_direct && made.persist_mode.is_none());
     // Again, also at the same time: nothing changes, nothing fails.
     let again = futures::future::join_all((0..4).map(|_| ensure(&jetstream, "default", models, &settings))).await;
     assert!(again.iter().all(Result::is_ok), "{again:?}");
@@ -48,6 +49,15 @@ async fn streams_are_made_changed_in_place_and_made_again() {
     assert_eq!(changed.config.max_bytes, 1 << 30);
     assert_eq!(changed.config.duplicate_window, made.duplicate_window);
     assert_eq!(changed.state.messages, 1);
+
+    // The mode of a stream that is there can't be changed, and is left.
+    let quick = StreamSettings { persist_mode: PersistMode::Async, ..settings.clone() };
+    ensure(&jetstream, "default", models, &quick).await.expect("left");
+    assert_eq!(config(&jetstream, "DEFAULT_SHOP").await.persist_mode, None);
+    jetstream.delete_stream("DEFAULT_SHOP").await.expect("deleted by hand");
+    ensure(&jetstream, "default", models, &quick).await.expect("made");
+    assert_eq!(config(&jetstream, "DEFAULT_SHOP").await.persist_mode, Some(stream::PersistenceMode::Async));
+    assert_eq!(config(&jetstream, "DEFAULT_DEAD_LETTERS").await.persist_mode, None);
 
     jetstream.delete_stream("DEFAULT_SHOP").await.expect("deleted by hand");
     ensure(&jetstream, "default", models, &settings).await.expect("made again");

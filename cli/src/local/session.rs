@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
+use autonomy_crds::data_platform::PersistMode;
 use autonomy_crds::{Faults, MicroService, Model, webhook};
 use autonomy_operator::apply::{self, Applied, ApplyError};
 use autonomy_operator::catalog;
@@ -383,7 +384,9 @@ fn models_of(service: &MicroService, models: &BTreeMap<String, Arc<Model>>) -> V
 
 fn stream_settings(resources: &Resources) -> StreamSettings {
     let days = resources.platform.as_ref().and_then(|platform| platform.spec.events.retention_days);
-    StreamSettings { replicas: 1, retention: days.map(|days| Duration::from_secs(u64::from(days) * 86_400)) }
+    let retention = days.map(|days| Duration::from_secs(u64::from(days) * 86_400));
+    // There will never be a second replica.
+    StreamSettings { replicas: 1, retention, persist_mode: PersistMode::Async }
 }
 
 fn hazards_text(error: &ApplyError) -> String {

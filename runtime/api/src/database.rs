@@ -14,10 +14,8 @@ use crate::plan::EntityPlan;
 use crate::problem::Problem;
 use crate::sql::Statement;
 
-/// How sessions are set up. Nobody waits for ever: not for a lock that a migration holds, and not for a statement gone astray. Each statement is
-/// planned with its values: a plan that was kept from when a table was small reads all of it for each object, until something analyzes the table.
-pub const SETTINGS: [(&str, &str); 3] =
-    [("lock_timeout", "10s"), ("statement_timeout", "120s"), ("plan_cache_mode", "force_custom_plan")];
+/// How sessions are set up. Nobody waits for ever: not for a lock that a migration holds, and not for a statement gone astray.
+pub const SETTINGS: [(&str, &str); 2] = [("lock_timeout", "10s"), ("statement_timeout", "120s")];
 
 /// Lets requests to the database: a bounded number at a time, a bounded number waiting.
 #[derive(Clone)]

@@ -170,15 +170,14 @@ impl Param {
     }
 
     /// A list of byte strings.
-    pub fn byte_strings<T: AsRef<[u8]>>(values: &[T]) -> Self {
-        let bytea = PgType { oid: 17, array_oid: 1001, cast: None, name: "bytea".to_owned() };
-        Self::list(&bytea, values.iter().map(|value| Some(value.as_ref())))
+    pub fn byte_strings<'a>(values: impl ExactSizeIterator<Item = &'a [u8]>) -> Self {
+        Self::list(&PgType::bytea(), values.map(Some))
     }
 
     /// A list of texts.
-    pub fn texts<T: AsRef<str>>(values: &[T]) -> Self {
+    pub fn texts<'a>(values: impl ExactSizeIterator<Item = &'a str>) -> Self {
         let text = PgType { oid: 25, array_oid: 1009, cast: None, name: "text".to_owned() };
-        Self::list(&text, values.iter().map(|value| Some(value.as_ref().as_bytes())))
+        Self::list(&text, values.map(|value| Some(value.as_bytes())))
     }
 }
 

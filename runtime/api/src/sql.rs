@@ -12,7 +12,7 @@ use sqlx::postgres::PgArguments;
 
 use crate::aggregate::{AggregateQuery, Function};
 use crate::embed::Embedded;
-use crate::plan::{EntityPlan, ID, SYSTEM};
+use crate::plan::{ColumnPlan, EntityPlan, ID, SYSTEM};
 use crate::query::{Filter, ListQuery, Operator, Sort};
 use crate::rows::{Param, Rows, Value};
 use crate::value::PgType;
@@ -76,6 +76,10 @@ fn cast(pg_type: &PgType, list: bool) -> String {
         None => String::new(),
     }
 }
+
+// PostgreSQL keeps a plan that it made without knowing a list, and for a list of ten, as it then supposes, it rather reads all of a table that is
+// small at that time. With this condition, which always holds, it supposes one row, and goes by the key; see `write::attempt::BEGIN` too.
+const FEW: &str = "u.o BETWEEN 1 AND 2147483647";
 
 fn texts(plan: &EntityPlan, columns: &[usize]) -> String {
     columns.iter().map(|column| format!("t.{}::text", plan.columns[*column].quoted)).collect::<Vec<_>>().join(", ")
@@ -412,7 +416,7 @@ pub fn by_key(plan: &EntityPlan, rows: &Rows, selection: &[u32], columns: &[usiz
         })
         .collect();
     let text = format!(
-        "SELECT u.o, t.\"id\", t.\"version\" FROM unnest({}) WITH ORDINALITY AS u({}, o) JOIN {} AS t ON {}",
+        "SELECT u.o, t.\"id\", t.\"version\" FROM unnest({}) WITH ORDINALITY AS u({}, o) JOIN {} AS t ON {} AND {FEW}",
         places.join(", "),
         aliases.join(", "),
         plan.table,
@@ -458,7 +462,7 @@ pub fn lock(plan: &EntityPlan, rows: &Rows, selection: &[u32], conditions: &[&Co
     }
     let holds = if holds.is_empty() { "true".to_owned() } else { holds.join(" AND ") };
     let text = format!(
-        "SELECT u.o, t.\"version\", {holds} FROM unnest({}) WITH ORDINALITY AS u({}, o) JOIN {} AS t ON t.\"id\" = u.id \
+        "SELECT u.o, t.\"version\", {holds} FROM unnest({}) WITH ORDINALITY AS u({}, o) JOIN {} AS t ON t.\"id\" = u.id AND {FEW} \
          ORDER BY t.\"id\" FOR {} OF t",
         places.join(", "),
         aliases.join(", "),
@@ -475,17 +479,34 @@ pub type Merged = HashMap<(u32, usize), Vec<u8>>;
 /// Sets what the rows give of these columns; answers id and version, then each of the columns `answered` as text.
 pub fn update(plan: &EntityPlan, rows: &Rows, selection: &[u32], columns: &[usize], merged: &Merged, answered: &[usize]) -> Statement {
     let mut statement = Statement::on(plan);
+    let value_of = |row: u32, column: usize| match (merged.get(&(row, column)), rows.get(row as usize, column)) {
+        (Some(bytes), _) => Some(bytes.as_slice()),
+        (None, Value::Bytes(bytes)) => Some(bytes),
+        (None, _) => None,
+    };
+    if let [row] = selection {
+        let id = statement.bind(Param::value(&PgType::uuid(), Some(rows.id(*row as usize).to_vec())));
+        let given = columns.iter().filter(|column| rows.get(*row as usize, **column) != Value::Absent);
+        let set: Vec<String> = given
+            .map(|column| {
+                let ColumnPlan { pg_type, quoted, .. } = &plan.columns[*column];
+                let place = statement.bind(Param::value(pg_type, value_of(*row, *column).map(<[u8]>::to_vec)));
+                format!("{quoted} = {place}{}", cast(pg_type, false))
+            })
+            .collect();
+        let text =
+            format!("UPDATE {} AS t SET {} WHERE t.\"id\" = {id} RETURNING t.\"id\", t.\"version\"", plan.table, set.join(", "));
+        statement.push(&text);
+        answer(plan, answered, &mut statement);
+        return statement;
+    }
     let ids: Vec<[u8; 16]> = selection.iter().map(|row| rows.id(*row as usize)).collect();
     let mut places = vec![statement.bind(Param::ids(&ids))];
     let mut aliases = vec!["id".to_owned()];
     let mut set = Vec::with_capacity(columns.len());
     for column in columns {
         let column_plan = &plan.columns[*column];
-        let values = selection.iter().map(|row| match (merged.get(&(*row, *column)), rows.get(*row as usize, *column)) {
-            (Some(bytes), _) => Some(bytes.as_slice()),
-            (None, Value::Bytes(bytes)) => Some(bytes),
-            (None, _) => None,
-        });
+        let values = selection.iter().map(|row| value_of(*row, *column));
         places.push(statement.bind(Param::list(&column_plan.pg_type, values)));
         aliases.push(format!("c{column}"));
         let value = format!("u.c{column}{}", cast(&column_plan.pg_type, false));
@@ -500,7 +521,8 @@ pub fn update(plan: &EntityPlan, rows: &Rows, selection: &[u32], columns: &[usiz
         }
     }
     let text = format!(
-        "UPDATE {} AS t SET {} FROM unnest({}) AS u({}) WHERE t.\"id\" = u.id RETURNING t.\"id\", t.\"version\"",
+        "UPDATE {} AS t SET {} FROM unnest({}) WITH ORDINALITY AS u({}, o) WHERE t.\"id\" = u.id AND {FEW} \
+         RETURNING t.\"id\", t.\"version\"",
         plan.table,
         set.join(", "),
         places.join(", "),
@@ -515,7 +537,10 @@ pub fn update(plan: &EntityPlan, rows: &Rows, selection: &[u32], columns: &[usiz
 pub fn delete(plan: &EntityPlan, ids: &[[u8; 16]]) -> Statement {
     let mut statement = Statement::on(plan);
     let place = statement.bind(Param::ids(ids));
-    let text = format!("DELETE FROM {} AS t WHERE t.\"id\" = ANY({place}) RETURNING t.\"id\", t.\"version\"", plan.table);
+    let text = format!(
+        "DELETE FROM {} AS t USING unnest({place}) WITH ORDINALITY AS u(id, o) WHERE t.\"id\" = u.id AND {FEW} RETURNING t.\"id\", t.\"version\"",
+        plan.table
+    );
     statement.push(&text);
     statement
 }
@@ -525,7 +550,9 @@ pub fn present(table: &str, ids: &[[u8; 16]], lock: bool) -> Statement {
     let mut statement = Statement::default();
     let place = statement.bind(Param::ids(ids));
     let lock = if lock { " ORDER BY t.\"id\" FOR KEY SHARE OF t" } else { "" };
-    statement.push(&format!("SELECT t.\"id\" FROM {table} AS t WHERE t.\"id\" = ANY({place}){lock}"));
+    statement.push(&format!(
+        "SELECT t.\"id\" FROM unnest({place}) WITH ORDINALITY AS u(id, o) JOIN {table} AS t ON t.\"id\" = u.id AND {FEW}{lock}"
+    ));
     statement
 }
 
@@ -539,46 +566,52 @@ pub fn context(json: String) -> Statement {
     Statement::fixed("SELECT pg_logical_emit_message(true, 'autonomy.context', $1)").with(Param::text(json))
 }
 
-/// Takes idempotency keys; answers those that were free. Waits for other transactions that take the same ones.
-pub fn take_keys(hashes: &[[u8; 32]], requests: &[Option<[u8; 32]>]) -> Statement {
-    let bytea = PgType { oid: 17, array_oid: 1001, cast: None, name: "bytea".to_owned() };
-    Statement::fixed(
-        "INSERT INTO autonomy.idempotency (key_hash, request_hash) \
-         SELECT u.k, u.r FROM unnest($1, $2) AS u(k, r) ORDER BY u.k ON CONFLICT (key_hash) DO NOTHING RETURNING key_hash",
-    )
-    .with(Param::byte_strings(hashes))
-    .with(Param::list(&bytea, requests.iter().map(|request| request.as_ref().map(<[u8; 32]>::as_slice))))
+/// Takes an idempotency key before what it is for is known; answers it where it was free. Waits for another transaction that takes it.
+pub fn take_key(hash: &[u8; 32]) -> Statement {
+    Statement::fixed("INSERT INTO autonomy.idempotency (key_hash) VALUES ($1) ON CONFLICT (key_hash) DO NOTHING RETURNING key_hash")
+        .with(Param::value(&PgType::bytea(), Some(hash.to_vec())))
 }
 
 /// The answers kept for idempotency keys: key, request, status, answer as text.
 pub fn kept_answers(hashes: &[[u8; 32]]) -> Statement {
-    Statement::fixed("SELECT key_hash, request_hash, status, response::text FROM autonomy.idempotency WHERE key_hash = ANY($1)")
-        .with(Param::byte_strings(hashes))
+    let text = format!(
+        "SELECT i.key_hash, i.request_hash, i.status, i.response::text \
+         FROM unnest($1) WITH ORDINALITY AS u(k, o) JOIN autonomy.idempotency AS i ON i.key_hash = u.k AND {FEW}"
+    );
+    Statement::fixed(&text).with(Param::byte_strings(hashes.iter().map(<[u8; 32]>::as_slice)))
 }
 
-/// Gives idempotency keys back that this transaction took.
-pub fn give_back_keys(hashes: &[[u8; 32]]) -> Statement {
-    Statement::fixed("DELETE FROM autonomy.idempotency WHERE key_hash = ANY($1)").with(Param::byte_strings(hashes))
+/// What is kept for an idempotency key.
+pub struct KeptAnswer {
+    /// The key, hashed.
+    pub key: [u8; 32],
+    /// What the request was, where that matters.
+    pub request: Option<[u8; 32]>,
+    /// The answer's status.
+    pub status: u16,
+    /// The answer as JSON.
+    pub answer: String,
 }
 
-/// Keeps the answers for idempotency keys that this transaction took.
-pub fn keep_answers(hashes: &[[u8; 32]], statuses: &[u16], answers: &[String]) -> Statement {
-    let statuses: Vec<[u8; 8]> = statuses.iter().map(|status| i64::from(*status).to_be_bytes()).collect();
+/// Keeps answers for idempotency keys; answers the keys that were free. Waits for other transactions that take the same ones.
+pub fn keep_answers(kept: &[KeptAnswer]) -> Statement {
+    let statuses: Vec<[u8; 8]> = kept.iter().map(|kept| i64::from(kept.status).to_be_bytes()).collect();
     Statement::fixed(
-        "UPDATE autonomy.idempotency AS i SET status = u.s, response = u.a::jsonb \
-         FROM unnest($1, $2, $3) AS u(k, s, a) WHERE i.key_hash = u.k",
+        "INSERT INTO autonomy.idempotency (key_hash, request_hash, status, response) \
+         SELECT u.k, u.r, u.s, u.a::jsonb FROM unnest($1, $2, $3, $4) AS u(k, r, s, a) ORDER BY u.k \
+         ON CONFLICT (key_hash) DO NOTHING RETURNING key_hash",
     )
-    .with(Param::byte_strings(hashes))
+    .with(Param::byte_strings(kept.iter().map(|kept| kept.key.as_slice())))
+    .with(Param::list(&PgType::bytea(), kept.iter().map(|kept| kept.request.as_ref().map(<[u8; 32]>::as_slice))))
     .with(Param::list(&PgType::bigint(), statuses.iter().map(|status| Some(status.as_slice()))))
-    .with(Param::texts(answers))
+    .with(Param::texts(kept.iter().map(|kept| kept.answer.as_str())))
 }
 
 /// Keeps the answer for an idempotency key that this transaction took, and what the request was.
 pub fn keep_answer_and_request(hash: &[u8; 32], request: &[u8; 32], status: u16, answer: &str) -> Statement {
-    let bytea = PgType { oid: 17, array_oid: 1001, cast: None, name: "bytea".to_owned() };
     Statement::fixed("UPDATE autonomy.idempotency SET request_hash = $2, status = $3, response = $4::jsonb WHERE key_hash = $1")
-        .with(Param::value(&bytea, Some(hash.to_vec())))
-        .with(Param::value(&bytea, Some(request.to_vec())))
+        .with(Param::value(&PgType::bytea(), Some(hash.to_vec())))
+        .with(Param::value(&PgType::bytea(), Some(request.to_vec())))
         .with(Param::value(&PgType::bigint(), Some(i64::from(status).to_be_bytes().to_vec())))
         .with(Param::text(answer))
 }

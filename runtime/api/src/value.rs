@@ -104,6 +104,11 @@ impl PgType {
         Self::new(20, 1016, "bigint")
     }
 
+    /// `bytea`.
+    pub fn bytea() -> Self {
+        Self::new(17, 1001, "bytea")
+    }
+
     /// `timestamptz`.
     pub fn timestamp() -> Self {
         Self::new(1184, 1185, "timestamptz")

@@ -361,9 +361,13 @@ async fn try_set(gate: &Gate, work: &Work, order: &order::Order, set: &[u32]) ->
         })?;
         let mut attempt = Attempt::new(work, order, set);
         let error = match attempt.run(&mut session).await {
-            Ok(outcome) => return Ok(outcome),
+            Ok(Some(outcome)) => return Ok(outcome),
+            Ok(None) => continue,
             Err(attempt::Stop::Culprits(culprits)) => {
                 session.roll_back().await;
+                if attempt.has_used_keys(&mut session).await.map_err(SetFailure::Nobody)? {
+                    continue;
+                }
                 return Err(SetFailure::Culprits { culprits, by_data: false });
             }
             Err(attempt::Stop::Database(error)) => error,
@@ -391,6 +395,9 @@ async fn try_set(gate: &Gate, work: &Work, order: &order::Order, set: &[u32]) ->
                     session = gate.session().await.map_err(|_| SetFailure::Nobody(sqlx::Error::PoolTimedOut))?;
                 } else {
                     session.roll_back().await;
+                }
+                if attempt.has_used_keys(&mut session).await.map_err(SetFailure::Nobody)? {
+                    continue;
                 }
                 return Err(blame::blame(work, set, &mut session, &error, step).await);
             }

@@ -34,8 +34,8 @@ pub async fn dereference(model: &DataModel, context: &Context) -> Result<Derefer
     let imports = imports(model, &namespace, context)?;
     let catalog = connection.catalog().await?;
     let retention = platform.spec.events.retention_days.map(|days| std::time::Duration::from_secs(u64::from(days) * 86_400));
-    let replicas = platform.spec.nats.as_ref().map_or(1, |nats| usize::from(nats.replicas));
-    Ok(Dereferenced { namespace, name, connection, catalog, imports, streams: StreamSettings { replicas, retention } })
+    let kept = platform.spec.nats.as_ref().map_or_else(StreamSettings::default, StreamSettings::of);
+    Ok(Dereferenced { namespace, name, connection, catalog, imports, streams: StreamSettings { retention, ..kept } })
 }
 
 fn imports(model: &DataModel, namespace: &str, context: &Context) -> Result<BTreeMap<String, DataModel>, ModelError> {

@@ -99,7 +99,7 @@ pub fn build(platform: &DataPlatform, from: Dereferenced, settings: &Settings, m
     Ok(Built {
         owner: api.owner.uid.clone(),
         max_slot_wal_keep_mebibytes: from.postgresql.max_slot_wal_keep_mebibytes,
-        streams: StreamSettings { replicas: usize::from(from.nats.replicas), retention },
+        streams: StreamSettings { retention, ..StreamSettings::of(&from.nats) },
         connections,
         services: vec![
             workload::service(&api, &api_name(&from.name), ("http", API_PORT), false),

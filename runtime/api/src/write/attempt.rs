@@ -24,10 +24,11 @@ use crate::write::{Kind, Objects, Owner, Unit, UnitOutcome, Work, Written};
 // From so many rows on, COPY is worth its own round trips.
 const COPY_ROWS: usize = 32;
 
-/// How transactions that write begin.
-pub const BEGIN: &str = "BEGIN";
+/// How transactions that write begin. All that they look for has a key: a plan that reads whole tables is wrong for them, though it be the cheapest
+/// while a table is small, for it would be kept while the table grows.
+pub const BEGIN: &str = "BEGIN; SET LOCAL enable_seqscan = off";
 // Strangers do not wait for the locks of one of them.
-const BEGIN_OF_STRANGERS: &str = "BEGIN; SET LOCAL lock_timeout = '50ms'";
+const BEGIN_OF_STRANGERS: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL lock_timeout = '50ms'";
 
 /// Why an attempt stopped.
 pub enum Stop {
@@ -96,19 +97,18 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Writes the units, or nothing.
-    pub async fn run(&mut self, session: &mut Session) -> Result<Outcome, Stop> {
+    /// Writes the units, or nothing; `None` where somebody else used keys of theirs meanwhile, which the next attempt finds used.
+    pub async fn run(&mut self, session: &mut Session) -> Result<Option<Outcome>, Stop> {
         self.answered = self.answered_at_once();
         if self.is_one_statement() {
-            return self.run_one_statement(session).await;
+            return self.run_one_statement(session).await.map(Some);
         }
         let mut outcome = Outcome::default();
         session.begin(if self.work.of_strangers && self.units.len() > 1 { BEGIN_OF_STRANGERS } else { BEGIN }).await?;
-        self.take_keys(session, &mut outcome).await?;
+        self.leave_out_used(session, &mut outcome).await?;
         if self.units.is_empty() {
-            // Keys were at the most given back: there is nothing to keep.
             session.roll_back().await;
-            return Ok(outcome);
+            return Ok(Some(outcome));
         }
         self.tell_context(session).await?;
         self.apply_all(session).await?;
@@ -117,11 +117,14 @@ impl<'a> Attempt<'a> {
         }
         let done: Vec<(u32, Vec<Written>)> = self.units.iter().map(|unit| (*unit, self.written(*unit))).collect();
         let objects = Arc::new(std::mem::take(&mut self.objects));
-        self.keep_answers(session, &done, &objects).await?;
+        if !self.keep_answers(session, &done, &objects).await? {
+            session.roll_back().await;
+            return Ok(None);
+        }
         session.commit().await?;
         outcome.committed = true;
         outcome.units.extend(done.into_iter().map(|(unit, written)| (unit, UnitOutcome::Done { written, objects: objects.clone() })));
-        Ok(outcome)
+        Ok(Some(outcome))
     }
 
     // The columns that are answered by the statement that writes them: where each object is written by one statement, and by one only.

@@ -43,13 +43,19 @@ impl Transfer {
         let mut attempt = Attempt::new(&work, &order, &[0]);
         session.begin(BEGIN).await?;
         let mut outcome = Outcome::default();
-        match attempt.take_keys(&mut session, &mut outcome).await {
-            Ok(()) => {}
-            Err(Stop::Database(error)) => {
-                session.roll_back().await;
-                return Err(error.into());
-            }
-            Err(Stop::Culprits(_)) => return Err(Problem::internal().into()),
+        let taken = match work.units[0].keys.first() {
+            // What is to be kept for it is known when the body is at its end, which nobody else with the same key should have to come to.
+            Some(key) => session.rows(sql::take_key(key)).await.map(|taken| !taken.is_empty()),
+            None => Ok(true),
+        };
+        let looked = match taken {
+            Ok(true) => Ok(()),
+            Ok(false) => attempt.leave_out_used(&mut session, &mut outcome).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = looked {
+            session.roll_back().await;
+            return Err(error.into());
         }
         if let Some((_, used)) = outcome.units.pop() {
             let request = attempt.kept_request;

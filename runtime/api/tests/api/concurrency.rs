@@ -42,12 +42,16 @@ async fn a_key_has_one_effect_and_one_answer() {
 async fn two_processes_with_the_same_key_at_once_have_one_effect() {
     let api = Arc::new(Api::start().await);
     let bases = [api.base.clone(), api.another().await];
+    let turn = api.make("/api/shop/stores", json!({"code": "TURN", "rank": 1})).await;
     for round in 0..20 {
         let (key, id) = (format!("round-{round}"), Uuid::now_v7());
         let requests = (0..6).map(|n| {
-            let (api, base, key) = (api.clone(), bases[n % 2].clone(), key.clone());
+            let (api, base, key, turn) = (api.clone(), bases[n % 2].clone(), key.clone(), turn.clone());
+            // Who comes second finds both taken: the code, and the turn.
+            let turn_was = if round == 1 { 1 } else { round - 1 };
             let unit = json!({"units": [{"idempotencyKey": key, "operations": [
                 {"op": "create", "model": "shop", "entity": "Store", "object": {"id": id, "code": format!("S{round}")}},
+                {"op": "patch", "model": "shop", "entity": "Store", "id": turn, "object": {"rank": round + 1}, "if": {"rank": turn_was}},
             ]}]});
             tokio::spawn(async move {
                 if round % 2 == 0 {
@@ -65,7 +69,8 @@ async fn two_processes_with_the_same_key_at_once_have_one_effect() {
         let ids: Vec<Value> = futures::future::join_all(requests).await.into_iter().map(|id| id.unwrap()).collect();
         assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
     }
-    assert_eq!(api.number("SELECT count(*) FROM shop.store").await, 20);
+    assert_eq!(api.number("SELECT count(*) FROM shop.store").await, 21);
+    assert_eq!(api.number("SELECT version FROM shop.store WHERE code = 'TURN'").await, 11);
 }
 
 #[tokio::test(flavor = "multi_thread")]

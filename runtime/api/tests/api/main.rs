@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod aggregates;
+mod by_key;
 mod catalog_changes;
 mod compressed;
 mod concurrency;

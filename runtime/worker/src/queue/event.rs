@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::jetstream::context::Context;
-use async_nats::jetstream::message::Acker;
+use async_nats::{HeaderMap, Subject};
 use autonomy_crds::event::{DeliveryHistory, HISTORY_HEADER, Position, REPLAY_HEADER, header};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -64,23 +63,24 @@ pub struct Event {
 }
 
 impl Event {
-    /// Reads a delivered message; `None` where it does not come from a JetStream consumer.
+    /// Reads a delivered message, and where to acknowledge it; `None` where it does not come from a JetStream consumer.
     pub fn read(
         message: async_nats::Message,
         source: Source,
         service: &CompiledService,
         jetstream: &Context,
         in_hand: Option<OwnedSemaphorePermit>,
-    ) -> Option<(Self, Acker)> {
+    ) -> Option<(Self, Subject)> {
         let message = async_nats::jetstream::Message { message, context: jetstream.clone() };
         let info = message.info().ok()?;
         let place = Place { source, sequence: info.stream_sequence };
         let redelivered = info.delivered > 1;
-        let (message, acker) = message.split();
+        let message = message.message;
+        let reply = message.reply?;
         let headers = message.headers.unwrap_or_default();
         let mut event = Self::parse(service, place, &message.subject, headers, message.payload);
         (event.redelivered, event._in_hand) = (redelivered, in_hand);
-        Some((event, acker))
+        Some((event, reply))
     }
 
     /// Reads an event as it is stored; not redelivered.

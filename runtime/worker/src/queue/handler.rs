@@ -84,11 +84,11 @@ impl Handler {
 
     /// Takes a delivered message on; never waits.
     pub fn accept(self: &Arc<Self>, message: async_nats::Message, source: Source, permit: OwnedSemaphorePermit) {
-        let Some((event, acker)) = Event::read(message, source, &self.service, &self.jetstream, Some(permit)) else {
+        let Some((event, reply)) = Event::read(message, source, &self.service, &self.jetstream, Some(permit)) else {
             tracing::warn!("a message without a place in a stream was dropped");
             return;
         };
-        if !self.holdings.take(event.place, &event.id, acker) {
+        if !self.holdings.take(event.place, &event.id, reply) {
             return;
         }
         let key = event.lane().to_owned();

@@ -5,11 +5,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::message::{AckKind, Acker};
+use async_nats::jetstream::message::AckKind;
 use async_nats::jetstream::stream::{DeleteMessageErrorKind, Stream};
+use async_nats::{Client, Subject};
+use autonomy_process::telemetry::error_chain;
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
+use super::acknowledgements::Acknowledgements;
 use super::event::{Place, Source};
 
 const PROGRESS: Duration = Duration::from_secs(5);
@@ -22,13 +25,16 @@ const AT_A_TIME: usize = 64;
 #[derive(Debug)]
 pub struct Holdings {
     held: Mutex<HashMap<Place, Held>>,
+    client: Client,
+    acknowledgements: Acknowledgements,
     // Retries are deleted when they are done with: their stream keeps what waits, and nothing else.
     retries: Stream<()>,
     stop: CancellationToken,
 }
 
 struct Held {
-    acker: Arc<Acker>,
+    // Where the server is told what becomes of it.
+    reply: Subject,
     event: Arc<str>,
     // When what replaces the message counts as synced; none while the message is in hand.
     until: Option<Instant>,
@@ -41,9 +47,9 @@ impl std::fmt::Debug for Held {
 }
 
 impl Holdings {
-    /// Nothing held. `retries` is the retry stream.
-    pub fn new(retries: Stream<()>, stop: CancellationToken) -> Self {
-        Self { held: Mutex::default(), retries, stop }
+    /// Nothing held. `retries` is the retry stream; `acknowledgements` are those of the model's events.
+    pub fn new(client: Client, acknowledgements: Acknowledgements, retries: Stream<()>, stop: CancellationToken) -> Self {
+        Self { held: Mutex::default(), client, acknowledgements, retries, stop }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Place, Held>> {
@@ -51,17 +57,16 @@ impl Holdings {
     }
 
     /// Takes a message in hand; false where it is held already, so that this delivery is a repetition.
-    pub fn take(&self, place: Place, event: &Arc<str>, acker: Acker) -> bool {
+    pub fn take(&self, place: Place, event: &Arc<str>, reply: Subject) -> bool {
         let mut held = self.lock();
-        let acker = Arc::new(acker);
         match held.get_mut(&place) {
             // The same event once more: whatever happens to the one in hand counts for this delivery too.
             Some(own) if own.event == *event => {
-                own.acker = acker;
+                own.reply = reply;
                 false
             }
             _ => {
-                held.insert(place, Held { acker, event: event.clone(), until: None });
+                held.insert(place, Held { reply, event: event.clone(), until: None });
                 true
             }
         }
@@ -111,11 +116,11 @@ impl Holdings {
     async fn acknowledge(&self, place: Place, event: &Arc<str>) {
         let mut tries = 0;
         loop {
-            let acker = self.lock().get(&place).filter(|held| held.event == *event).map(|held| held.acker.clone());
-            let Some(acker) = acker else { return };
+            let reply = self.lock().get(&place).filter(|held| held.event == *event).map(|held| held.reply.clone());
+            let Some(reply) = reply else { return };
             let done = match place.source {
-                Source::Model => acker.double_ack().await.map_err(|error| error.to_string()),
-                Source::Retries => self.delete(&acker, place.sequence).await,
+                Source::Model => self.acknowledgements.acknowledge(reply).await.map_err(|error| error_chain(&*error)),
+                Source::Retries => self.delete(reply, place.sequence).await,
             };
             tries += 1;
             match done {
@@ -132,14 +137,14 @@ impl Holdings {
     }
 
     // Deleting first: a crash in between leaves an entry of the consumer without a message, which the server drops by itself.
-    async fn delete(&self, acker: &Acker, sequence: u64) -> Result<(), String> {
+    async fn delete(&self, reply: Subject, sequence: u64) -> Result<(), String> {
         match self.retries.delete_message(sequence).await {
             Ok(_) => {}
             // Replaced by a newer one, or deleted before.
             Err(error) if matches!(error.kind(), DeleteMessageErrorKind::JetStream(_)) => {}
             Err(error) => return Err(error.to_string()),
         }
-        acker.ack().await.map_err(|error| error.to_string())
+        self.client.publish(reply, AckKind::Ack.into()).await.map_err(|error| error.to_string())
     }
 
     /// Keeps the server told, and acknowledges what is due, until told to end.
@@ -153,10 +158,10 @@ impl Holdings {
             }
             if told.elapsed() >= PROGRESS {
                 told = Instant::now();
-                let ackers: Vec<Arc<Acker>> = self.lock().values().map(|held| held.acker.clone()).collect();
-                for acker in ackers {
-                    if let Err(error) = acker.ack_with(AckKind::Progress).await {
-                        tracing::debug!(error, "the server could not be told that messages are in hand");
+                let replies: Vec<Subject> = self.lock().values().map(|held| held.reply.clone()).collect();
+                for reply in replies {
+                    if let Err(error) = self.client.publish(reply, AckKind::Progress.into()).await {
+                        tracing::debug!(%error, "the server could not be told that messages are in hand");
                         break;
                     }
                 }
@@ -176,9 +181,9 @@ impl Holdings {
 
     /// Gives everything in hand back, so that another worker gets it at once.
     pub async fn give_back(&self) {
-        let ackers: Vec<Arc<Acker>> = self.lock().drain().filter(|(_, held)| held.until.is_none()).map(|(_, held)| held.acker).collect();
-        for acker in ackers {
-            if acker.ack_with(AckKind::Nak(None)).await.is_err() {
+        let replies: Vec<Subject> = self.lock().drain().filter(|(_, held)| held.until.is_none()).map(|(_, held)| held.reply).collect();
+        for reply in replies {
+            if self.client.publish(reply, AckKind::Nak(None).into()).await.is_err() {
                 return;
             }
         }

@@ -3,6 +3,7 @@
 //! A durable consumer on the model's stream and one on the retry stream deliver events (runs of a schedule come by the latter); each is handled when the caches have seen everything
 //! committed before it, and acknowledged when its effects are committed, or when what replaces it (a retry, a dead letter) counts as synced.
 
+mod acknowledgements;
 mod batch;
 mod consumer;
 pub mod event;
@@ -35,6 +36,7 @@ use crate::worker::{Context, Error};
 use consumer::Puller;
 use event::Source;
 use handler::Handler;
+use acknowledgements::Acknowledgements;
 use holdings::Holdings;
 
 pub use metrics::Metrics;
@@ -72,7 +74,8 @@ pub async fn run(context: Context, metrics: Metrics) -> Result<(), Error> {
     let retries = names::retry_stream(namespace);
     let retry_handle =
         jetstream.get_stream_no_info(&retries).await.map_err(|source| trigger_error("the retry stream can't be named", source))?;
-    let holdings = Arc::new(Holdings::new(retry_handle.clone(), context.stop.clone()));
+    let acknowledgements = Acknowledgements::start(client.clone(), interruptions.clone());
+    let holdings = Arc::new(Holdings::new(client.clone(), acknowledgements, retry_handle.clone(), context.stop.clone()));
     let concurrency = usize::try_from(service.spec.scaling.concurrency).unwrap_or(usize::MAX).max(1);
     let (window, windows) = batch.as_ref().map(|_| mpsc::unbounded_channel()).unzip();
     let barrier = service.schedule.as_ref().map(|_| Barrier::new(&context, caches.clone())).transpose()?;

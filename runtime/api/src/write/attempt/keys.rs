@@ -1,4 +1,5 @@
-//! Idempotency keys of an attempt: taken before anything is written, their answers kept in the same transaction.
+//! Idempotency keys of an attempt: looked up before anything is written, and kept with their answers at the end, in the same transaction. Two
+//! requests with the same key meet there: the second waits for the first, and then finds the key used.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,44 +7,19 @@ use axum::http::StatusCode;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::{Attempt, Outcome, Stop};
+use super::{Attempt, Outcome};
 use crate::database::Session;
 use crate::problem::{Extension, Problem};
-use crate::sql;
+use crate::sql::{self, KeptAnswer};
 use crate::write::{Objects, Unit, UnitOutcome, Written};
 
 impl Attempt<'_> {
-    /// Takes the units' idempotency keys; those whose keys were used before are done with.
-    pub async fn take_keys(&mut self, session: &mut Session, outcome: &mut Outcome) -> Result<(), Stop> {
-        let mut hashes = Vec::new();
-        let mut requests = Vec::new();
-        for unit in &self.units {
-            for key in &self.unit(*unit).keys {
-                hashes.push(*key);
-                requests.push(self.unit(*unit).request);
-            }
-        }
-        if hashes.is_empty() {
+    /// Leaves out the units whose keys were used before: they are done with.
+    pub async fn leave_out_used(&mut self, session: &mut Session, outcome: &mut Outcome) -> Result<(), sqlx::Error> {
+        let kept = self.kept_answers(session).await?;
+        if kept.is_empty() {
             return Ok(());
         }
-        let mut free: HashSet<[u8; 32]> = HashSet::new();
-        for row in session.rows(sql::take_keys(&hashes, &requests)).await? {
-            free.extend(hash(&row, 0));
-        }
-        let used: Vec<[u8; 32]> = hashes.iter().copied().filter(|key| !free.contains(key)).collect();
-        if used.is_empty() {
-            return Ok(());
-        }
-        let mut kept = HashMap::new();
-        for row in session.rows(sql::kept_answers(&used)).await? {
-            if let Some(key) = hash(&row, 0) {
-                let status: Option<i32> = row.try_get(2)?;
-                let answer: Option<String> = row.try_get(3)?;
-                kept.insert(key, (hash(&row, 1), status.unwrap_or(200) as u16, answer.unwrap_or_else(|| "null".to_owned())));
-            }
-        }
-        self.kept_request = used.first().and_then(|key| kept.get(key)).and_then(|(request, _, _)| *request);
-        let mut given_back = Vec::new();
         let mut going_on = Vec::new();
         for unit in std::mem::take(&mut self.units) {
             let Unit { keys, key_texts, request, .. } = self.unit(unit);
@@ -54,12 +30,12 @@ impl Attempt<'_> {
                     going_on.push(unit);
                     continue;
                 }
-                Some((first, _, _)) if request.is_some() && first != request => UnitOutcome::Failed(Problem::idempotency_key_reused()),
-                Some((_, status, answer)) if used_keys.len() == keys.len() => {
-                    UnitOutcome::Replayed { status: *status, answer: answer.clone() }
+                Some(first) if request.is_some() && first.request != *request => UnitOutcome::Failed(Problem::idempotency_key_reused()),
+                Some(first) if used_keys.len() == keys.len() => {
+                    self.kept_request = first.request;
+                    UnitOutcome::Replayed { status: first.status, answer: first.answer.clone() }
                 }
                 _ => {
-                    given_back.extend(keys.iter().copied().filter(|key| free.contains(key)));
                     let mut problem = Problem::new(
                         StatusCode::CONFLICT,
                         "idempotency-key-partly-used",
@@ -72,30 +48,53 @@ impl Attempt<'_> {
             outcome.units.push((unit, result));
         }
         self.units = going_on;
-        if !given_back.is_empty() && !self.units.is_empty() {
-            session.rows(sql::give_back_keys(&given_back)).await?;
-        }
         Ok(())
     }
 
-    pub(super) async fn keep_answers(&self, session: &mut Session, done: &[(u32, Vec<Written>)], objects: &Objects) -> Result<(), Stop> {
-        let (mut hashes, mut statuses, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+    /// Whether keys of the units have been used by now. Where one fails because somebody else has just done the same with the same key, it has not
+    /// failed.
+    pub async fn has_used_keys(&self, session: &mut Session) -> Result<bool, sqlx::Error> {
+        Ok(!self.kept_answers(session).await?.is_empty())
+    }
+
+    /// Keeps the answers for the units' keys; false where keys were used since they were looked up.
+    pub(super) async fn keep_answers(
+        &self,
+        session: &mut Session,
+        done: &[(u32, Vec<Written>)],
+        objects: &Objects,
+    ) -> Result<bool, sqlx::Error> {
+        let mut kept = Vec::new();
         for (unit, written) in done {
-            let keys = &self.unit(*unit).keys;
+            let Unit { keys, request, .. } = self.unit(*unit);
             if keys.is_empty() {
                 continue;
             }
             let (status, answer) = (self.work.keep)(self.work, written, objects);
-            for key in keys {
-                hashes.push(*key);
-                statuses.push(status);
-                answers.push(answer.clone());
-            }
+            kept.extend(keys.iter().map(|key| KeptAnswer { key: *key, request: *request, status, answer: answer.clone() }));
         }
-        if !hashes.is_empty() {
-            session.rows(sql::keep_answers(&hashes, &statuses, &answers)).await?;
+        if kept.is_empty() {
+            return Ok(true);
         }
-        Ok(())
+        let free = session.rows(sql::keep_answers(&kept)).await?.len();
+        // A unit may give a key twice.
+        Ok(free == kept.iter().map(|kept| kept.key).collect::<HashSet<_>>().len())
+    }
+
+    async fn kept_answers(&self, session: &mut Session) -> Result<HashMap<[u8; 32], KeptAnswer>, sqlx::Error> {
+        let keys: Vec<[u8; 32]> = self.units.iter().flat_map(|unit| self.unit(*unit).keys.iter().copied()).collect();
+        let mut kept = HashMap::new();
+        if keys.is_empty() {
+            return Ok(kept);
+        }
+        for row in session.rows(sql::kept_answers(&keys)).await? {
+            let Some(key) = hash(&row, 0) else { continue };
+            let status: Option<i32> = row.try_get(2)?;
+            let answer: Option<String> = row.try_get(3)?;
+            let (status, answer) = (status.unwrap_or(200) as u16, answer.unwrap_or_else(|| "null".to_owned()));
+            kept.insert(key, KeptAnswer { key, request: hash(&row, 1), status, answer });
+        }
+        Ok(kept)
     }
 }
 
