@@ -49,6 +49,11 @@ pub fn resident(pid: u32) -> f64 {
     memory(pid, "VmRSS:")
 }
 
+/// The memory of its own that a process has resident now, in MiB: without the pages of its program, which all its roles share.
+pub fn own(pid: u32) -> f64 {
+    memory(pid, "RssAnon:")
+}
+
 fn peak(pid: u32) -> f64 {
     memory(pid, "VmHWM:")
 }

@@ -37,6 +37,10 @@ fn bad() -> Vec<(String, &'static str)> {
     vec![
         (PLATFORM.replace("name: default", "name: 1st"), label),
         (SHOP.replace("name: shop", "name: a.b"), label),
+        (
+            PLATFORM.replace("name: default", "name: other").replace("syncInterval: 30s", "replicas: 3, persistMode: Async"),
+            "streams of several replicas can't have persistMode Async",
+        ),
         (SERVICE.replace("name: audit", &format!("name: {}", "a".repeat(41))), label),
         (model("{name: P, partOf: O, key: [a]}"), "a part has no key of its own: it lives in its owner"),
         (model("{name: P, partOf: O, history: true}"), former),
@@ -105,7 +109,11 @@ async fn good_resources_are_admitted_and_bad_ones_refused_by_each_rule() {
         assert!(refusal.contains(message), "{yaml}\nis refused by: {refusal}\nand not by: {message}");
         tried.insert(message.to_owned());
     }
-    // A rule about changes can only be broken by a change.
+    // Rules about changes can only be broken by a change.
+    let refusal = world.refused(&PLATFORM.replace("syncInterval: 30s", "persistMode: Async"));
+    let message = "NATS can't change the persist mode of a stream that is there";
+    assert!(refusal.contains(message), "{refusal}");
+    tried.insert(message.to_owned());
     let migration = "{apiVersion: autonomy.dev/v1alpha1, kind: Migration, metadata: {name: m}, spec: {dataModel: m, fromRevision: 0, hazardous: false, \
                      steps: [], sha256: 'SHA'}}";
     world.apply(&migration.replace("SHA", &"a".repeat(64)));

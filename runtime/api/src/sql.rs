@@ -494,8 +494,7 @@ pub fn update(plan: &EntityPlan, rows: &Rows, selection: &[u32], columns: &[usiz
                 format!("{quoted} = {place}{}", cast(pg_type, false))
             })
             .collect();
-        let text =
-            format!("UPDATE {} AS t SET {} WHERE t.\"id\" = {id} RETURNING t.\"id\", t.\"version\"", plan.table, set.join(", "));
+        let text = format!("UPDATE {} AS t SET {} WHERE t.\"id\" = {id} RETURNING t.\"id\", t.\"version\"", plan.table, set.join(", "));
         statement.push(&text);
         answer(plan, answered, &mut statement);
         return statement;

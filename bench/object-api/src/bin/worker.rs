@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use autonomy_bench::load::{Call, Connection, Target};
-use autonomy_bench::measure::{quantile, resident};
+use autonomy_bench::measure::{own, quantile, resident};
 use autonomy_bench::platform::{Declared, Platform, spent};
 use autonomy_bench::results::{Results, machine};
 use autonomy_bench::sales::{Body, Kind, seed_retail};
@@ -97,6 +97,7 @@ async fn accrual(options: &Options, provider: &str, part: &str, name: &str, resu
     let environment = [("LOYALTY_PROVIDER_URL", provider)];
     let declared = Declared { files: &files, model: "retail", services: &["accrual"], environment: &environment };
     let platform = Platform::start(&programs, folder.path(), declared).await?;
+    let empty = platform.pid(SERVICE).map(|pid| (own(pid), resident(pid))).unwrap_or_default();
     let (stores, products) = seed_retail(&platform).await?;
     seed_members(&platform).await?;
     // The relay may be behind with the events of what was made up to here.
@@ -139,6 +140,8 @@ async fn accrual(options: &Options, provider: &str, part: &str, name: &str, resu
         latencies.len()
     );
     results.add(&format!("idle latency p50, {name}"), "ms", "autonomy", quantile(&latencies, 0.5), note);
+    let note = format!("nothing in its caches; {:.1} MiB with the pages of its program, which is not stripped", empty.1);
+    results.add(&format!("the worker's memory, {name}"), "MiB", "autonomy, begun", empty.0, note);
     let note = format!("with {CUSTOMERS} customers and memberships in its caches");
     results.add(&format!("the worker's memory, {name}"), "MiB", "autonomy, idle", idle, note);
     let busy = platform.pid(SERVICE).map(|pid| autonomy_bench::measure::cost(pid).peak_mebibytes).unwrap_or_default();

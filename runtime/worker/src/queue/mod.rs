@@ -33,10 +33,10 @@ use tokio_util::task::TaskTracker;
 use crate::caches::{Barrier, Caches};
 use crate::dead_letter::TicketedGroups;
 use crate::worker::{Context, Error};
+use acknowledgements::Acknowledgements;
 use consumer::Puller;
 use event::Source;
 use handler::Handler;
-use acknowledgements::Acknowledgements;
 use holdings::Holdings;
 
 pub use metrics::Metrics;
