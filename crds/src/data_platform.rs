@@ -121,6 +121,7 @@ fn default_slot_limit() -> u32 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = ("self.persistMode != 'Async' || self.replicas == 1", "streams of several replicas can't have persistMode Async"))]
+#[x_kube(validation = ("self.persistMode == oldSelf.persistMode", "NATS can't change the persist mode of a stream that is there"))]
 pub struct NatsConnection {
     /// Where to read the connection URL (`nats://user:password@host:port`).
     pub url_from: SecretKeyReference,
@@ -137,11 +138,10 @@ pub struct NatsConnection {
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 1, max = 5))]
     pub replicas: u8,
-    /// When NATS writes events to a model's stream: before it acknowledges them (`Default`), or some milliseconds later (`Async`), which takes a
+    /// When NATS writes events to a model's stream: before it acknowledges them (`Default`), or some milliseconds later (`Async`), which takes up to a
     /// third less of its processor time. Either way the relay sends again what a server lost before it synced. NATS can't change it of a stream
     /// that is there.
     #[serde(default)]
-    #[x_kube(validation = ("self == oldSelf", "NATS can't change the persist mode of a stream that is there"))]
     pub persist_mode: PersistMode,
 }
 
