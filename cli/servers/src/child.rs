@@ -3,13 +3,16 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tokio::sync::watch;
+
+use crate::ServerError;
+use crate::log_file::LogFile;
 
 /// A child process. Dropping it ends it with the signal that it would get on our death.
 #[derive(Debug)]
@@ -54,6 +57,19 @@ impl Child {
         })?;
         let pid = started.recv().map_err(|_| io::Error::other("the thread that starts the process ended"))??;
         Ok(Self { pid, on_parent_death, reaped, exit })
+    }
+
+    /// Starts a server, in a process group of its own, that writes into this log; the position is where what it writes begins.
+    pub(crate) fn spawn_logging(mut command: Command, on_parent_death: Signal, log: &LogFile) -> Result<(Self, u64), ServerError> {
+        let doing = format!("start {}", command.get_program().display());
+        let system = |source| ServerError::System { doing, source };
+        let (output, from) = log.open()?;
+        let started = output.try_clone().and_then(|errors| {
+            command.stdin(Stdio::null()).stdout(output).stderr(errors);
+            own_process_group(&mut command);
+            Self::spawn(command, on_parent_death)
+        });
+        Ok((started.map_err(system)?, from))
     }
 
     /// The process id.

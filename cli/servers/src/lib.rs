@@ -6,6 +6,7 @@ mod find;
 mod folder;
 mod log_file;
 mod nats;
+mod ports;
 mod postgres;
 mod ready;
 mod s3;
@@ -15,14 +16,12 @@ pub use find::{NATS_SERVER_VERSION, PostgresBinaries, VERSITYGW_VERSION, nats_se
 pub use folder::{secret, write_private};
 pub use log_file::LogFile;
 pub use nats::{Nats, NatsOptions};
+pub use ports::free_port;
 pub use postgres::{Postgres, PostgresOptions};
 pub use s3::{S3Options, S3Server};
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Why a server can't be started or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -100,23 +99,4 @@ pub enum ServerError {
         /// The log's last lines.
         tail: String,
     },
-}
-
-/// Ports that no system hands out by itself, to outgoing connections or to those who ask for any: neither Linux (from 32768) nor macOS (from
-/// 49152). So only somebody who looks for one here can come between looking and binding.
-const PORTS: std::ops::Range<u16> = 15_000..30_000;
-
-/// A port on 127.0.0.1 that is free now, and that this process was not given before. Another process may take it before it is bound, though
-/// hardly; whoever uses it tries again then.
-///
-/// # Errors
-/// When there is none.
-pub fn free_port() -> Result<u16, ServerError> {
-    // Each process begins at a place of its own.
-    static NEXT: LazyLock<AtomicUsize> = LazyLock::new(|| AtomicUsize::new(std::process::id() as usize * 97 % PORTS.len()));
-    let ports = || PORTS.clone().nth(NEXT.fetch_add(1, Ordering::Relaxed) % PORTS.len());
-    std::iter::from_fn(ports).take(PORTS.len()).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).ok_or_else(|| {
-        let source = std::io::ErrorKind::AddrInUse.into();
-        ServerError::System { doing: "find a free port on 127.0.0.1".to_owned(), source }
-    })
 }

@@ -2,22 +2,22 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::child::{Child, own_process_group};
+use crate::child::Child;
 use crate::log_file::LogFile;
+use crate::ports::PortChoice;
 use crate::ready::Starting;
-use crate::{ServerError, find, folder, free_port};
+use crate::{ServerError, find, folder};
 
 const SERVER: &str = "nats-server";
 // JetStream reads its stores before it answers.
 const READY_SECONDS: u64 = 120;
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const USER: &str = "autonomy";
-const PORT_TRIES: u32 = 5;
 
 /// How a nats-server is started.
 #[derive(Clone, Debug)]
@@ -69,18 +69,18 @@ impl Nats {
         let password = folder::secret(&store.join("password"))?;
         let log = LogFile::new(store.join("nats-server.log"));
         let configuration = store.join("nats-server.conf");
-        let mut tries = 0;
+        let mut ports = PortChoice::new(options.port);
         loop {
-            tries += 1;
-            let port = options.port.map_or_else(free_port, Ok)?;
+            let port = ports.choose()?;
             folder::write_private(&configuration, &configuration_text(&store, port, &password, options.sync_interval))?;
-            let (child, from) = spawn(&program, &configuration, &log)?;
+            let mut command = Command::new(&program);
+            command.arg("--config").arg(&configuration);
+            let (child, from) = Child::spawn_logging(command, Signal::SIGKILL, &log)?;
             let server = Self { child, port, password: password.clone(), log: log.clone() };
             match server.ready(from).await {
-                Err(ServerError::Ended { tail, .. })
-                    if options.port.is_none() && tries < PORT_TRIES && tail.contains("address already in use") => {}
-                Err(error) => return Err(error),
                 Ok(()) => return Ok(server),
+                Err(error) if ports.goes_on_after(&error) => {}
+                Err(error) => return Err(error),
             }
         }
     }
@@ -145,17 +145,6 @@ impl Nats {
     pub async fn wait_exit(&self) -> ExitStatus {
         self.child.wait_exit().await
     }
-}
-
-fn spawn(program: &Path, configuration: &Path, log: &LogFile) -> Result<(Child, u64), ServerError> {
-    let (output, from) = log.open()?;
-    let doing = || format!("start {}", program.display());
-    let errors = output.try_clone().map_err(|source| ServerError::System { doing: doing(), source })?;
-    let mut command = Command::new(program);
-    command.arg("--config").arg(configuration).stdin(Stdio::null()).stdout(output).stderr(errors);
-    own_process_group(&mut command);
-    let child = Child::spawn(command, Signal::SIGKILL).map_err(|source| ServerError::System { doing: doing(), source })?;
-    Ok((child, from))
 }
 
 fn configuration_text(store: &Path, port: u16, password: &str, sync_interval: Duration) -> String {

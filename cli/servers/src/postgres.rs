@@ -15,8 +15,9 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use crate::child::{Child, own_process_group};
 use crate::find::PostgresBinaries;
 use crate::log_file::LogFile;
+use crate::ports::PortChoice;
 use crate::ready::Starting;
-use crate::{ServerError, find, folder, free_port};
+use crate::{ServerError, find, folder};
 
 const SERVER: &str = "PostgreSQL";
 // After a crash a server reads its log first, which may take its time.
@@ -28,7 +29,6 @@ const SUPERUSER: &str = "postgres";
 const UNPRIVILEGED_USER: &str = "postgres";
 // Where data goes that the unprivileged user could not reach below a folder of root's.
 const ROOT_DATA: &str = "/var/lib/autonomy";
-const PORT_TRIES: u32 = 5;
 
 /// How a PostgreSQL is started.
 #[derive(Clone, Debug)]
@@ -81,10 +81,9 @@ impl Postgres {
         home.make_cluster(&binaries).await?;
         let log = LogFile::new(home.folder.join("postgresql.log"));
         let begun = Instant::now();
-        let mut tries = 0;
+        let mut ports = PortChoice::new(options.port);
         loop {
-            tries += 1;
-            let port = options.port.map_or_else(free_port, Ok)?;
+            let port = ports.choose()?;
             let (child, from) = home.spawn(&binaries, port, &options.settings, &log)?;
             let server = Self { child, port, password: password.clone(), binaries: binaries.clone(), log: log.clone() };
             match server.ready(from).await {
@@ -92,8 +91,7 @@ impl Postgres {
                 Err(ServerError::Ended { tail, .. }) if left_over(&tail) && begun.elapsed() < LEFTOVER_PATIENCE => {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
-                Err(ServerError::Ended { tail, .. })
-                    if options.port.is_none() && tries < PORT_TRIES && tail.contains("Address already in use") => {}
+                Err(error) if ports.goes_on_after(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -270,18 +268,14 @@ impl Home {
         settings: &[(String, String)],
         log: &LogFile,
     ) -> Result<(Child, u64), ServerError> {
-        let (output, from) = log.open()?;
-        let program = binaries.program("postgres");
-        let system = |source| ServerError::System { doing: format!("start {}", program.display()), source };
-        let mut command = self.command(&program);
+        let mut command = self.command(&binaries.program("postgres"));
         command.arg("-D").arg(self.data()).arg("-p").arg(port.to_string());
         let given = settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         for (name, value) in SETTINGS.iter().copied().chain(given) {
             command.arg("-c").arg(format!("{name}={value}"));
         }
-        command.stdout(output.try_clone().map_err(system)?).stderr(output);
         // SIGQUIT: should we die, it ends at once with all its backends, as after a crash.
-        Ok((Child::spawn(command, Signal::SIGQUIT).map_err(system)?, from))
+        Child::spawn_logging(command, Signal::SIGQUIT, log)
     }
 }
 

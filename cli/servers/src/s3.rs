@@ -1,22 +1,22 @@
 //! An S3 server, versitygw, whose buckets are folders: for tests.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::net::TcpStream;
 
-use crate::child::{Child, own_process_group};
+use crate::child::Child;
 use crate::log_file::LogFile;
+use crate::ports::PortChoice;
 use crate::ready::Starting;
-use crate::{ServerError, find, folder, free_port};
+use crate::{ServerError, find, folder};
 
 const SERVER: &str = "versitygw";
 const READY_SECONDS: u64 = 60;
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
-const PORT_TRIES: u32 = 5;
 const ACCESS_KEY_ID: &str = "autonomy";
 
 /// How an S3 server is started.
@@ -60,17 +60,21 @@ impl S3Server {
         }
         let secret = folder::secret(&root.join("password"))?;
         let log = LogFile::new(root.join("versitygw.log"));
-        let mut tries = 0;
+        let mut ports = PortChoice::new(options.port);
         loop {
-            tries += 1;
-            let port = options.port.map_or_else(free_port, Ok)?;
-            let (child, from) = spawn(&program, &root, port, &secret, &log)?;
+            let port = ports.choose()?;
+            let mut command = Command::new(&program);
+            command
+                .args(["--port", &format!("127.0.0.1:{port}"), "--quiet", "posix", "--sidecar"])
+                .args([root.join("metadata"), buckets.clone()])
+                .env("ROOT_ACCESS_KEY_ID", ACCESS_KEY_ID)
+                .env("ROOT_SECRET_ACCESS_KEY", &secret);
+            let (child, from) = Child::spawn_logging(command, Signal::SIGKILL, &log)?;
             let server = Self { child, port, secret: secret.clone(), log: log.clone() };
             match server.ready(from).await {
-                Err(ServerError::Ended { tail, .. })
-                    if options.port.is_none() && tries < PORT_TRIES && tail.contains("address already in use") => {}
-                Err(error) => return Err(error),
                 Ok(()) => return Ok(server),
+                Err(error) if ports.goes_on_after(&error) => {}
+                Err(error) => return Err(error),
             }
         }
     }
@@ -121,22 +125,4 @@ impl S3Server {
     pub async fn wait_exit(&self) -> ExitStatus {
         self.child.wait_exit().await
     }
-}
-
-fn spawn(program: &Path, root: &Path, port: u16, secret: &str, log: &LogFile) -> Result<(Child, u64), ServerError> {
-    let (output, from) = log.open()?;
-    let doing = || format!("start {}", program.display());
-    let errors = output.try_clone().map_err(|source| ServerError::System { doing: doing(), source })?;
-    let mut command = Command::new(program);
-    command
-        .args(["--port", &format!("127.0.0.1:{port}"), "--quiet", "posix", "--sidecar"])
-        .args([root.join("metadata"), root.join("buckets")])
-        .env("ROOT_ACCESS_KEY_ID", ACCESS_KEY_ID)
-        .env("ROOT_SECRET_ACCESS_KEY", secret)
-        .stdin(Stdio::null())
-        .stdout(output)
-        .stderr(errors);
-    own_process_group(&mut command);
-    let child = Child::spawn(command, Signal::SIGKILL).map_err(|source| ServerError::System { doing: doing(), source })?;
-    Ok((child, from))
 }
