@@ -119,7 +119,8 @@ impl Holdings {
             let reply = self.lock().get(&place).filter(|held| held.event == *event).map(|held| held.reply.clone());
             let Some(reply) = reply else { return };
             let done = match place.source {
-                Source::Model => self.acknowledgements.acknowledge(reply).await.map_err(|error| error_chain(&*error)),
+                Source::Model if tries == 0 => self.acknowledgements.acknowledge(reply).await.map_err(|error| error_chain(&*error)),
+                Source::Model => self.acknowledgements.acknowledge_alone(reply).await.map_err(|error| error_chain(&*error)),
                 Source::Retries => self.delete(reply, place.sequence).await,
             };
             tries += 1;
