@@ -484,6 +484,7 @@ pub fn update(plan: &EntityPlan, rows: &Rows, selection: &[u32], columns: &[usiz
         (None, Value::Bytes(bytes)) => Some(bytes),
         (None, _) => None,
     };
+    // Also outside of a transaction, where `BEGIN` keeps nobody from a plan that reads the whole table: with one row that is one reading at the worst.
     if let [row] = selection {
         let id = statement.bind(Param::value(&PgType::uuid(), Some(rows.id(*row as usize).to_vec())));
         let given = columns.iter().filter(|column| rows.get(*row as usize, **column) != Value::Absent);

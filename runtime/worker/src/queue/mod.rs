@@ -45,7 +45,6 @@ pub use metrics::Metrics;
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 const WATCH: Duration = Duration::from_millis(500);
 const LAG_EVERY: u32 = 8;
-// Messages that wait for the sync of what replaces them are not acknowledged meanwhile; they must not keep others from being delivered.
 
 /// Handles events until the worker stops.
 ///
